@@ -1,0 +1,67 @@
+"""Checks at the boundary: bad input gets one clear line before anything is computed."""
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+
+
+class InputError(ValueError):
+    """An argument that jaxsde cannot work with; the message says which and what to do."""
+
+
+def concrete(value: Any) -> np.ndarray | None:
+    """The value as a NumPy array, or None while JAX traces it (a sweep is checked by its user)."""
+    return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+
+
+def positive(name: str, value: Any) -> None:
+    """Refuses a value that is not positive and finite in every entry."""
+    known = concrete(value)
+    if known is None:
+        return
+    if not np.issubdtype(known.dtype, np.number):
+        raise InputError(f"{name} must be a positive number, got {value!r}")
+    if not (np.all(np.isfinite(known)) and np.all(known > 0)):
+        raise InputError(f"{name} must be positive and finite, got {_short(known)}")
+
+
+def at_least(name: str, value: Any, least: int) -> int:
+    """The value as an int; refuses anything but a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return int(value)
+
+
+def finite(name: str, value: Any) -> None:
+    """Refuses an array with an infinite or undefined entry."""
+    known = concrete(value)
+    if known is not None and not np.all(np.isfinite(known)):
+        raise InputError(f"{name} must be finite, got {_short(known)}")
+
+
+def known(kind: str, name: str, names: Iterable[str]) -> None:
+    """Refuses a name that is not among the known ones, and names the nearest."""
+    names = sorted(names)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+        nearest = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise InputError(f"unknown {kind} {name!r}{nearest} (known: {', '.join(names)})")
+
+
+def extra(module: str, name: str) -> ModuleType:
+    """Imports a module of an optional extra, or says which pip command brings it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{module} is needed here: pip install 'jaxsde[{name}]'", name=module
+        ) from error
+
+
+def _short(value: np.ndarray) -> str:
+    return np.array2string(value, threshold=6, edgeitems=2, separator=", ")

@@ -1,0 +1,236 @@
+"""Functions written for one path, run over many with the paths on the last axis.
+
+`jax.vmap` would lose that layout: where operands differ in rank or in where their paths are (a
+hyperparameter, a norm that scales a vector) its rules move the path axis to the front, and the
+transposes cost several times the step. So a function is traced for one path and its operations are
+applied with the paths last: elementwise ones by broadcasting, which XLA fuses for nothing; shape
+changes with one more axis; what depends on no path unbatched; and `vmap` does the rest.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.extend.core
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, PyTree
+
+_ELEMENTWISE = frozenset(
+    """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil
+    clamp convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor
+    ge gt igamma igamma_grad_a igammac integer_pow is_finite le lgamma log log1p log2 logistic lt
+    max min mul ne neg nextafter not one_minus_square or polygamma population_count pow
+    regularized_incomplete_beta rem round rsqrt select_n shift_left shift_right_arithmetic
+    shift_right_logical sign sin sinh sqrt square sub tan tanh xor zeta""".split()
+)
+_INLINED = frozenset(("jit", "pjit", "closed_call"))
+
+
+class Struct(NamedTuple):
+    """The shapes of a pytree, hashable."""
+
+    treedef: Any
+    leaves: tuple[tuple[tuple[int, ...], Any], ...]
+
+    @classmethod
+    def of(cls, tree: PyTree) -> "Struct":
+        """The shapes and dtypes of the tree's arrays."""
+        leaves, treedef = jax.tree.flatten(tree)
+        return cls(treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+
+    @property
+    def tree(self) -> PyTree[jax.ShapeDtypeStruct]:
+        """The pytree, with shapes for arrays."""
+        return self.treedef.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in self.leaves])
+
+
+class Paths(eqx.Module):
+    """The states of many paths.
+
+    A leaf that differs between paths has them on its last axis; one that is `shared` (a step
+    counter, a schedule's state) is stored once. Which is which is found by tracing, not by rank.
+    `start` holds the shapes of x0.
+    """
+
+    leaves: list[Array]
+    treedef: Any = eqx.field(static=True)
+    shared: tuple[bool, ...] = eqx.field(static=True)
+    size: int = eqx.field(static=True)
+    start: Struct = eqx.field(static=True)
+
+    @property
+    def state(self) -> PyTree[Array]:
+        """The state's pytree, per-path leaves with the paths last."""
+        return self.treedef.unflatten(self.leaves)
+
+    @property
+    def one(self) -> PyTree[jax.ShapeDtypeStruct]:
+        """The shapes of one path's state."""
+        return self.treedef.unflatten(
+            [
+                jax.ShapeDtypeStruct(leaf.shape if shared else leaf.shape[:-1], leaf.dtype)
+                for leaf, shared in zip(self.leaves, self.shared, strict=True)
+            ]
+        )
+
+    def replace(self, state: PyTree[Array]) -> "Paths":
+        """The same paths in another state."""
+        leaves = self.treedef.flatten_up_to(state)
+        return Paths(leaves, self.treedef, self.shared, self.size, self.start)
+
+
+class OverPaths:
+    """A function of one path's arguments, vectorised over their last axes.
+
+    Args:
+        fn: the function, which may close over arrays.
+        structs: the shapes of one path's arguments.
+    """
+
+    def __init__(self, fn: Callable, *structs: PyTree[jax.ShapeDtypeStruct]):
+        self.traced, self.out = jax.make_jaxpr(fn, return_shape=True)(*structs)
+        self.ranks = [len(leaf.shape) for leaf in jax.tree.leaves(structs)]
+
+    def __call__(self, size: int, *args: PyTree[Array], shared: tuple[bool, ...] = ()) -> PyTree:
+        """The outputs for `size` paths, on the last axis of all but the `shared` leaves.
+
+        Args:
+            size: the number of paths.
+            args: arrays of one path's rank (shared) or with one more axis, the paths.
+            shared: which output leaves are wanted once; none by default.
+        """
+        outputs, _ = self._run(size, args)
+        shared = shared or (False,) * len(outputs)
+        leaves = [
+            array if once else _spread(array, batched, array.shape[: array.ndim - batched], size)
+            for (array, batched), once in zip(outputs, shared, strict=True)
+        ]
+        return jax.tree.structure(self.out).unflatten(leaves)
+
+    def shared(self, *args_shared: bool) -> tuple[bool, ...]:
+        """Which output leaves are the same for all paths, given which argument leaves are."""
+        size = 2
+        flags: list[bool] = []
+
+        def run(*leaves):
+            flags.extend(self._run(size, leaves)[1])
+
+        shapes = [
+            jax.ShapeDtypeStruct(aval.shape if shared else (*aval.shape, size), aval.dtype)
+            for aval, shared in zip(self.traced.in_avals, args_shared, strict=True)
+        ]
+        jax.eval_shape(run, *shapes)
+        return tuple(not batched for batched in flags)
+
+    def _run(self, size: int, args: tuple) -> tuple[list, list[bool]]:
+        arrays = [
+            (leaf, jnp.ndim(leaf) > rank)
+            for leaf, rank in zip(jax.tree.leaves(args), self.ranks, strict=True)
+        ]
+        outputs = _evaluate(self.traced.jaxpr, self.traced.consts, arrays, size)
+        return outputs, [batched for _, batched in outputs]
+
+
+def _evaluate(jaxpr: Any, constants: list, arguments: list, size: int) -> list:
+    """Runs a jaxpr on pairs (array, whether its last axis are the paths)."""
+    known = dict(zip(jaxpr.constvars, [(constant, False) for constant in constants], strict=True))
+    known.update(zip(jaxpr.invars, arguments, strict=True))
+
+    def read(atom):
+        literal = isinstance(atom, jax.extend.core.Literal)
+        return (atom.val, False) if literal else known[atom]
+
+    for equation in jaxpr.eqns:
+        outputs = _apply(equation, [read(atom) for atom in equation.invars], size)
+        known.update(zip(equation.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _apply(equation: Any, inputs: list, size: int) -> list:
+    name, params = equation.primitive.name, equation.params
+    arrays, batched = [array for array, _ in inputs], [flag for _, flag in inputs]
+    shape = equation.outvars[0].aval.shape
+    if not any(batched):
+        return [(output, False) for output in _bind(equation, arrays)]
+    if name in _INLINED:
+        return _evaluate(params["jaxpr"].jaxpr, params["jaxpr"].consts, inputs, size)
+    if name in _ELEMENTWISE:
+        spread = [_spread(array, flag, shape, size) for array, flag in inputs]
+        return [(output, True) for output in _bind(equation, spread)]
+    if name == "broadcast_in_dim" and len(arrays) == 1:
+        dimensions = (*params["broadcast_dimensions"], len(shape))
+        return [(lax.broadcast_in_dim(arrays[0], (*shape, size), dimensions), True)]
+    if name == "reshape" and params["dimensions"] is None:
+        return [(lax.reshape(arrays[0], (*shape, size)), True)]
+    if name == "concatenate":
+        operands = [
+            _spread(array, flag, atom.aval.shape, size)
+            for (array, flag), atom in zip(inputs, equation.invars, strict=True)
+        ]
+        return [(lax.concatenate(operands, params["dimension"]), True)]
+    return _by_vmap(equation, arrays, batched, size)
+
+
+def _bind(equation: Any, arrays: list) -> list:
+    params = equation.primitive.get_bind_params(equation.params)
+    output = equation.primitive.bind(*arrays, **params)
+    return list(output) if equation.primitive.multiple_results else [output]
+
+
+def _spread(array: Any, batched: bool, shape: tuple[int, ...], size: int) -> Array:
+    """The array with shape (*shape, size); it has one path's `shape`, or is a scalar."""
+    array = jnp.asarray(array)
+    full = (*shape, size)
+    if array.shape == full and batched:
+        return array
+    if batched:
+        return lax.broadcast_in_dim(array, full, (len(shape),))
+    return lax.broadcast_in_dim(array, full, tuple(range(array.ndim)))
+
+
+def _by_vmap(equation: Any, arrays: list, batched: list[bool], size: int) -> list:
+    """Batches by `vmap`, which also tells which outputs (of a loop, say) depend on no path.
+
+    Those are found by a probe, whose batching rule hears what is batched and is silent if nothing
+    is.
+    """
+    in_axes = [-1 if flag else None for flag in batched]
+    found = [False] * len(equation.outvars)
+
+    @jax.custom_batching.custom_vmap
+    def probe(outputs):
+        return outputs
+
+    @probe.def_vmap
+    def rule(axis_size, in_batched, outputs):
+        found[:] = in_batched[0]
+        return outputs, in_batched[0]
+
+    if len(found) == 1:
+        found = [True]
+    else:
+        probed = jax.vmap(lambda arrays: probe(_bind(equation, arrays)), (in_axes,), axis_size=size)
+        jax.eval_shape(probed, arrays)
+    out_axes = [-1 if flag else None for flag in found]
+    outputs = jax.vmap(
+        lambda arrays: _bind(equation, arrays), (in_axes,), out_axes, axis_size=size
+    )(arrays)
+    return list(zip(outputs, found, strict=True))
+
+
+def shared_state(init: OverPaths, step: OverPaths) -> tuple[bool, ...]:
+    """Which leaves of a chain's state stay the same for all paths, for ever.
+
+    The largest set that `init` starts shared and a step keeps shared, by a fixpoint over abstract
+    steps. A step's arguments are its index, the state and the draw.
+    """
+    shared = init.shared(*[False] * len(init.ranks))
+    draws = len(step.ranks) - 1 - len(shared)
+    while True:
+        after = step.shared(True, *shared, *[False] * draws)
+        kept = tuple(before and still for before, still in zip(shared, after, strict=True))
+        if kept == shared:
+            return shared
+        shared = kept

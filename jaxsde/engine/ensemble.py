@@ -1,0 +1,195 @@
+"""What a run returns: statistics over paths at recorded times, with their Monte Carlo error."""
+
+import json
+import os
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import numpy as np
+import scipy.stats
+from jaxtyping import Float, Int
+
+from jaxsde import _checks, _files
+from jaxsde.engine.statistics import Moments
+
+
+class Quantile(NamedTuple):
+    """An estimated quantile and its order-statistic interval, each `(T, ...)`."""
+
+    value: Float[np.ndarray, "..."]
+    lower: Float[np.ndarray, "..."]
+    upper: Float[np.ndarray, "..."]
+
+
+class Ensemble(eqx.Module):
+    """Statistics of many paths at T recorded times.
+
+    Moments are over the `used(name)` paths whose value and square are finite at that time. When
+    some are not (`diverged(name) > 0`), every mean is conditional on survival.
+
+    Fields:
+        time: t0 + k dt, `(T,)`, in the process's clock.
+        step: k, `(T,)`.
+        moments: by observable.
+        sample: values of the first 4,096 paths by observable, `(T, ..., s)`.
+        paths: how many were run.
+        metadata: every setting, seed and version that made it, as JSON; `settings` reads it.
+    """
+
+    time: Float[np.ndarray, " T"]
+    step: Int[np.ndarray, " T"]
+    moments: dict[str, Moments]
+    sample: dict[str, Float[np.ndarray, "T *shape s"]]
+    paths: int = eqx.field(static=True)
+    metadata: str = eqx.field(static=True)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The observables' names."""
+        return tuple(self.moments)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What made this ensemble."""
+        return json.loads(self.metadata)
+
+    def used(self, name: str) -> Int[np.ndarray, " T"]:
+        """Paths whose value and square are finite in every component, `(T,)`."""
+        return np.asarray(self._of(name).used)
+
+    def diverged(self, name: str) -> Int[np.ndarray, " T"]:
+        """Paths that are not used, `(T,)`."""
+        return self.paths - self.used(name)
+
+    def mean(self, name: str) -> Float[np.ndarray, "T ..."]:
+        """Σ v / n over the n used paths; undefined (nan) where none is left."""
+        moments = self._of(name)
+        return np.where(_over(moments.used, moments.mean) > 0, moments.mean, np.nan)
+
+    def variance(self, name: str) -> Float[np.ndarray, "T ..."]:
+        """Σ (v - mean)² / (n - 1) over the n used paths; undefined (nan) for n < 2."""
+        moments = self._of(name)
+        deviation = np.asarray(moments.deviation)
+        if deviation.shape != moments.mean.shape:
+            deviation = np.diagonal(deviation, axis1=1, axis2=2).reshape(moments.mean.shape)
+        return _per_degree(deviation, moments.used)
+
+    def covariance(self, name: str) -> Float[np.ndarray, "T k k"]:
+        """Σ (v - mean)(v - mean)ᵀ / (n - 1) of the k components, in C order.
+
+        Raises:
+            InputError: it was not asked for (`with_covariance`).
+        """
+        moments = self._of(name)
+        if moments.deviation.shape == moments.mean.shape:
+            raise _checks.InputError(
+                f"no covariance was kept of {name!r}: mark it with jaxsde.with_covariance"
+            )
+        return _per_degree(np.asarray(moments.deviation), moments.used)
+
+    def standard_error(self, name: str) -> Float[np.ndarray, "T ..."]:
+        """√(variance / n), the Monte Carlo error of the mean."""
+        variance = self.variance(name)
+        return np.sqrt(variance / _over(np.maximum(self.used(name), 1), variance))
+
+    def quantile(self, name: str, q: float, confidence: float = 0.95) -> Quantile:
+        """The q-quantile from the sample's finite values, with its order-statistic interval.
+
+        The interval's ends are order statistics X₍ₗ₎, X₍ᵤ₎ with binomial coverage of at least
+        `confidence`; it is infinite on a side where the sample is too small for that.
+        """
+        for label, value in (("q", q), ("confidence", confidence)):
+            if not 0 < value < 1:
+                raise _checks.InputError(f"{label} must lie between 0 and 1, got {value!r}")
+        self._of(name)
+        values = np.sort(np.where(np.isfinite(self.sample[name]), self.sample[name], np.nan), -1)
+        n = np.sum(np.isfinite(values), axis=-1)
+        tail = (1 - confidence) / 2
+        lower = scipy.stats.binom.ppf(tail, n, q) - 1
+        upper = scipy.stats.binom.isf(tail, n, q)
+        position = q * (n - 1)
+        below, above = _order(values, np.floor(position), n), _order(values, np.ceil(position), n)
+        value = below + (position - np.floor(position)) * (above - below)
+        return Quantile(value, _order(values, lower, n), _order(values, upper, n))
+
+    def to_xarray(self):
+        """The ensemble as a labelled `xarray.Dataset`: `<name>.mean`, `.variance`, ... over time.
+
+        Raises:
+            ImportError: xarray is missing (pip install 'jaxsde[io]').
+        """
+        xarray = _checks.extra("xarray", "io")
+        variables: dict[str, Any] = {}
+        for name, moments in self.moments.items():
+            shape = [f"{name}.{i}" for i in range(moments.mean.ndim - 1)]
+            variables[f"{name}.used"] = (["time"], moments.used)
+            variables[f"{name}.mean"] = (["time", *shape], self.mean(name))
+            variables[f"{name}.standard_error"] = (["time", *shape], self.standard_error(name))
+            variables[f"{name}.variance"] = (["time", *shape], self.variance(name))
+            if moments.deviation.shape != moments.mean.shape:
+                pair = ["time", f"{name}.row", f"{name}.column"]
+                variables[f"{name}.covariance"] = (pair, self.covariance(name))
+            variables[f"{name}.sample"] = (["time", *shape, "path"], self.sample[name])
+        coordinates = {"time": self.time, "step": ("time", self.step)}
+        attributes = {"paths": self.paths, "settings": self.metadata}
+        return xarray.Dataset(variables, coordinates, attributes)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the ensemble as NetCDF, whole or not at all; `jaxsde.load` reads it back.
+
+        Raises:
+            ImportError: xarray or h5netcdf is missing (pip install 'jaxsde[io]').
+        """
+        _checks.extra("h5netcdf", "io")
+        with _files.atomic(path) as temporary:
+            self.to_xarray().to_netcdf(temporary, engine="h5netcdf")
+
+    def _of(self, name: str) -> Moments:
+        _checks.known("observable", name, self.moments)
+        return self.moments[name]
+
+
+def load(path: str | os.PathLike) -> Ensemble:
+    """Reads an ensemble that `Ensemble.save` wrote.
+
+    Raises:
+        InputError: the file is missing, or no ensemble.
+        ImportError: xarray or h5netcdf is missing (pip install 'jaxsde[io]').
+    """
+    xarray = _checks.extra("xarray", "io")
+    _checks.extra("h5netcdf", "io")
+    try:
+        with xarray.open_dataset(path, engine="h5netcdf") as file:
+            data = file.load()
+    except OSError as error:
+        raise _checks.InputError(f"{path} cannot be read as NetCDF: {error}") from error
+    if "settings" not in data.attrs:
+        raise _checks.InputError(f"{path} holds no jaxsde ensemble")
+    names = [name.removesuffix(".used") for name in data if str(name).endswith(".used")]
+    moments, sample = {}, {}
+    for name in names:
+        used = data[f"{name}.used"].values
+        spread = f"{name}.covariance" if f"{name}.covariance" in data else f"{name}.variance"
+        deviation = data[spread].values
+        degrees = _over(np.maximum(used - 1, 0), deviation)
+        mean = np.nan_to_num(data[f"{name}.mean"].values)
+        moments[name] = Moments(used, mean, np.nan_to_num(deviation) * degrees)
+        sample[name] = data[f"{name}.sample"].values
+    paths, settings = int(data.attrs["paths"]), str(data.attrs["settings"])
+    return Ensemble(data["time"].values, data["step"].values, moments, sample, paths, settings)
+
+
+def _over(weight: np.ndarray, value: np.ndarray) -> np.ndarray:
+    return np.reshape(weight, np.shape(weight) + (1,) * (value.ndim - 1))
+
+
+def _per_degree(deviation: np.ndarray, used: np.ndarray) -> np.ndarray:
+    degrees = _over(used - 1, deviation)
+    return np.where(degrees > 0, deviation / np.maximum(degrees, 1), np.nan)
+
+
+def _order(values: np.ndarray, index: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """The order statistic of a zero-based index; infinite below 0 and from n on."""
+    inside = np.clip(index, 0, np.maximum(n - 1, 0)).astype(int)
+    taken = np.take_along_axis(values, inside[..., None], axis=-1)[..., 0]
+    return np.where(index < 0, -np.inf, np.where(index > n - 1, np.inf, taken))

@@ -1,0 +1,97 @@
+"""What is read off a path at a recorded time."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from jaxsde import _checks
+
+SMALL = 16  # coordinates up to which the position is an observable by default
+
+
+class Observable(eqx.Module):
+    """A function of the position, or of the state, with what is kept of it.
+
+    `of_state` and `with_covariance` make one; a plain function needs none.
+    """
+
+    fn: Callable[[Any], Array]
+    of_state: bool = eqx.field(static=True, default=False)
+    covariance: bool = eqx.field(static=True, default=False)
+
+
+def of_state(fn: Callable[[Any], Array] | Observable) -> Observable:
+    """Marks a function of the process's state (momenta, second moments), not of the position."""
+    mark = as_observable(fn)
+    return Observable(mark.fn, of_state=True, covariance=mark.covariance)
+
+
+def with_covariance(fn: Callable[[Any], Array] | Observable) -> Observable:
+    """Marks an observable of which the covariance matrix between components is kept."""
+    mark = as_observable(fn)
+    return Observable(mark.fn, of_state=mark.of_state, covariance=True)
+
+
+def as_observable(fn: Callable[[Any], Array] | Observable) -> Observable:
+    """The function as an `Observable`."""
+    return fn if isinstance(fn, Observable) else Observable(fn)
+
+
+def position(x: Any) -> Any:
+    """The position itself."""
+    return x
+
+
+def resolve(process: Any, observables: Mapping[str, Any] | None, x: PyTree) -> dict[str, Observable]:
+    """The observables of a run: those given, or what the process offers and a small position.
+
+    Raises:
+        InputError: no observable, or a name that is no variable name in a file.
+    """
+    if observables is None:
+        offered = getattr(process, "observables", dict)
+        observables = dict(offered())
+        leaves = jax.tree.leaves(x)
+        if not observables or (len(leaves) == 1 and leaves[0].size <= SMALL):
+            observables["position"] = position
+    resolved = {name: as_observable(fn) for name, fn in observables.items()}
+    if not resolved:
+        raise _checks.InputError("observables must name at least one function of the position")
+    for name in resolved:
+        if not isinstance(name, str) or not name or "/" in name:
+            raise _checks.InputError(f"an observable's name must be a word without '/', got {name!r}")
+    lift = getattr(process, "lift", None)
+    return resolved if lift is None else lift(resolved)
+
+
+def observe(process: Any, observables: Mapping[str, Observable], state: PyTree) -> dict[str, Array]:
+    """The observables' values on one path.
+
+    Raises:
+        InputError: an observable that does not return one real array.
+    """
+    values = {}
+    for name, observable in observables.items():
+        value = observable.fn(state if observable.of_state else process.position(state))
+        values[name] = _one_real_array(name, value, jax.tree.leaves(state))
+    return values
+
+
+def _one_real_array(name: str, value: Any, state: list[Array]) -> Array:
+    if jax.tree.structure(value) != jax.tree.structure(0):
+        raise _checks.InputError(
+            f"observable {name!r} must return one array, got {jax.tree.structure(value)}"
+        )
+    value = jnp.asarray(value)
+    if value.size == 0 or jnp.issubdtype(value.dtype, jnp.complexfloating):
+        raise _checks.InputError(
+            f"observable {name!r} must return real numbers, got shape {value.shape} "
+            f"and dtype {value.dtype}"
+        )
+    if jnp.issubdtype(value.dtype, jnp.floating):
+        return value
+    return value.astype(jnp.result_type(float, *(leaf.dtype for leaf in state)))

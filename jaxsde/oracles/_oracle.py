@@ -1,0 +1,79 @@
+"""What every oracle can do."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array, Float, PyTree
+
+from jaxsde import _checks
+from jaxsde.engine.noise import Draw, Law
+from jaxsde.problems import Problem
+
+
+class Oracle(eqx.Module):
+    """Noisy gradients ∇f(x) + Z of a problem, the randomness explicit.
+
+    One draw may serve two points and two draws one point: `sample_gradient(x, draw)` is a
+    function. An oracle whose coordinates are independent also has the noise's distribution
+    function, `cdf(z)`.
+    """
+
+    problem: eqx.AbstractVar[Problem]
+
+    @abc.abstractmethod
+    def noise(self, x0: Any) -> PyTree[Draw]:
+        """What one gradient consumes, from the shapes in x0."""
+
+    @abc.abstractmethod
+    def sample_gradient(self, x: Any, draw: Any) -> Any:
+        """∇f(x) + Z(x, draw)."""
+
+    @abc.abstractmethod
+    def covariance(self, x: Any) -> lx.AbstractLinearOperator:
+        """Σ(x) = Cov Z."""
+
+    @abc.abstractmethod
+    def covariance_root(self, x: Any) -> lx.AbstractLinearOperator:
+        """R(x) with R Rᵀ = Σ(x)."""
+
+    def gradient(self, x: Any) -> Any:
+        """∇f(x) = E sample_gradient(x, draw)."""
+        return self.problem.gradient(x)
+
+
+def unit_draws(x0: PyTree, law: Law) -> PyTree[Draw]:
+    """One draw for every array of x."""
+    return jax.tree.map(lambda leaf: Draw(leaf.shape, law), x0)
+
+
+def noise_scale(name: str, value: Any) -> Float[Array, ""] | Float[Array, " d"]:
+    """A positive scalar or vector of standard deviations.
+
+    Raises:
+        InputError: not positive and finite, or of higher rank.
+    """
+    _checks.positive(name, value)
+    scale = jnp.asarray(value, float)
+    if scale.ndim > 1:
+        raise _checks.InputError(
+            f"{name} must be a scalar or (d,), got shape {scale.shape}; pass a matrix as covariance"
+        )
+    return scale
+
+
+def check_fits(name: str, shape: tuple[int, ...], x0: PyTree) -> None:
+    """Refuses a parameter of shape (d,) or (d, d) on a point that is not one (d,) array."""
+    shapes = [leaf.shape for leaf in jax.tree.leaves(x0)]
+    if shape and shapes != [shape[:1]]:
+        raise _checks.InputError(f"{name} has shape {shape} but x has {shapes}")
+
+
+def diagonal(value: Array, x: PyTree) -> lx.DiagonalLinearOperator:
+    """The operator diag(value), value broadcast to every array of x."""
+    return lx.DiagonalLinearOperator(
+        jax.tree.map(lambda leaf: jnp.broadcast_to(value, leaf.shape).astype(leaf.dtype), x)
+    )

@@ -1,0 +1,30 @@
+"""What every problem can do."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PyTree, Scalar
+
+Point = PyTree[Float[Array, "..."]]
+
+
+class Problem(eqx.Module):
+    """A deterministic function f to minimise; subclass it and write `loss`.
+
+    Everything else follows by autodiff; a subclass replaces `gradient` where a closed form is
+    cheaper. `x` is any pytree of arrays.
+    """
+
+    @abc.abstractmethod
+    def loss(self, x: Any) -> Scalar:
+        """f(x)."""
+
+    def gradient(self, x: Any) -> Any:
+        """∇f(x), with the structure of x."""
+        return jax.grad(self.loss)(x)
+
+    def hessian_vector_product(self, x: Any, v: Any) -> Any:
+        """∇²f(x) v, with the structure of x, by forward mode over the gradient."""
+        return jax.jvp(self.gradient, (x,), (v,))[1]

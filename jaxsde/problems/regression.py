@@ -1,0 +1,72 @@
+"""Regressions on data."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Scalar
+
+from jaxsde import _checks
+from jaxsde.problems._problem import Problem
+
+
+class LogisticRegression(Problem):
+    """f(x) = (1/n) Σⱼ log(1 + exp(-(2yⱼ - 1) aⱼᵀx)) + (r/2) |x|².
+
+    Args:
+        features: A, rows aⱼ, `(n, d)`.
+        labels: y, zeros and ones, `(n,)`.
+        regularization: r >= 0; with r > 0 the minimiser exists even for separable data.
+
+    Raises:
+        InputError: shapes do not match, labels other than 0 and 1, or r < 0.
+    """
+
+    features: Float[Array, "n d"]
+    labels: Float[Array, " n"]
+    regularization: Float[Array, ""]
+
+    def __init__(self, features, labels, regularization=0.0):
+        features = jnp.asarray(features, float)
+        labels = jnp.asarray(labels, float)
+        if features.ndim != 2 or labels.shape != features.shape[:1]:
+            raise _checks.InputError(
+                f"features must be (n, d) and labels (n,), got {features.shape} and {labels.shape}"
+            )
+        _checks.finite("features", features)
+        known = _checks.concrete(labels)
+        if known is not None and not np.all((known == 0) | (known == 1)):
+            raise _checks.InputError("labels must be zeros and ones")
+        weight = _checks.concrete(regularization)
+        if weight is not None and not (np.isfinite(weight) and weight >= 0):
+            raise _checks.InputError(f"regularization must be at least 0, got {weight}")
+        self.features = features
+        self.labels = labels
+        self.regularization = jnp.asarray(regularization, float)
+
+    def loss(self, x: Float[Array, " d"]) -> Scalar:
+        """Mean cross-entropy plus (r/2) |x|²; softplus(z) - y z is -log p(y) at logit z = Ax."""
+        z = self.features @ x
+        cross_entropy = jnp.mean(jax.nn.softplus(z) - self.labels * z)
+        return cross_entropy + self.regularization / 2 * jnp.sum(x**2)
+
+    def gradient(self, x: Float[Array, " d"]) -> Float[Array, " d"]:
+        """Aᵀ (sigmoid(Ax) - y) / n + r x."""
+        z = self.features @ x
+        residual = jax.nn.sigmoid(z) - self.labels
+        return self.features.T @ residual / self.labels.size + self.regularization * x
+
+
+def breast_cancer(regularization=0.01) -> LogisticRegression:
+    """Logistic regression on the Wisconsin breast cancer data that scikit-learn ships.
+
+    569 tumours, 30 features standardised to mean 0 and variance 1, and a constant: d = 31.
+    The classes are nearly separable, so the default r = 0.01 keeps the minimiser at a finite place.
+
+    Raises:
+        ImportError: scikit-learn is missing (pip install 'jaxsde[data]').
+    """
+    datasets = _checks.extra("sklearn.datasets", "data")
+    features, labels = datasets.load_breast_cancer(return_X_y=True)
+    features = (features - features.mean(0)) / features.std(0)
+    features = np.column_stack([features, np.ones(len(features))])
+    return LogisticRegression(features, labels, regularization)

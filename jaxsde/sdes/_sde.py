@@ -1,0 +1,48 @@
+"""What every SDE can do."""
+
+import abc
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import lineax as lx
+from jaxtyping import PyTree
+
+
+class SDE(eqx.Module):
+    """dy = drift(t, y) dt + diffusion(t, y) dW, Itô; the diffusion carries the optimizer's sign."""
+
+    t0: eqx.AbstractVar[Any]
+
+    @abc.abstractmethod
+    def drift(self, t: Any, y: Any, args: Any) -> Any:
+        """The drift, with the structure of y."""
+
+    @abc.abstractmethod
+    def diffusion(self, t: Any, y: Any, args: Any) -> lx.AbstractLinearOperator:
+        """The diffusion, an operator from the Brownian motion's structure to y's."""
+
+    @abc.abstractmethod
+    def initial(self, x0: Any) -> Any:
+        """The state at t0 of an optimizer that starts at x0."""
+
+    @abc.abstractmethod
+    def position(self, y: Any) -> Any:
+        """x, the part of the state that the optimizer moves."""
+
+    def brownian_structure(self, x0: PyTree) -> PyTree[jax.ShapeDtypeStruct]:
+        """The shapes of W, from those of x0."""
+        found = []
+
+        def diffuse(x0):
+            found.append(self.diffusion(self.t0, self.initial(x0), None).in_structure())
+
+        jax.eval_shape(diffuse, x0)
+        return found[0]
+
+    def terms(self, brownian: diffrax.AbstractBrownianPath) -> diffrax.MultiTerm:
+        """The SDE for `diffrax.diffeqsolve`, driven by a path of `brownian_structure`."""
+        return diffrax.MultiTerm(
+            diffrax.ODETerm(self.drift), diffrax.ControlTerm(self.diffusion, brownian)
+        )

@@ -1,0 +1,135 @@
+"""The SDEs of SignSGD."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array, Float, PyTree
+
+from jaxsde import _checks
+from jaxsde.oracles import Oracle
+from jaxsde.sdes._sde import SDE
+from jaxsde.sdes.gradient_descent import State
+
+
+def _sqrt(radicand: Float[Array, "..."]) -> Float[Array, "..."]:
+    """√ of the radicand clipped at 0, with derivative 0 there."""
+    positive = radicand > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, radicand, 1)), 0)
+
+
+class SignSGD(SDE):
+    """The SDE of x⁺ = x - η sign(∇f(x) + Z), exact from the noise's law, in the clock t = k η.
+
+    With P = P(∇f(X) + Z < 0), coordinate by coordinate, and independent coordinates of Z:
+
+        dX = -(1 - 2P) dt - √η √(1 - (1 - 2P)²) dW,    1 - (1 - 2P)² = 4 P (1 - P).
+
+    (Compagnoni et al. 2025, Theorem 3.2; Corollary 3.3 for Gaussian noise, where
+    1 - 2P = erf(∇f/(σ√2)); Student-t noise of any degrees of freedom has a law here too.)
+
+    Args:
+        oracle: f and the noise; it needs a `cdf`.
+        learning_rate: η.
+
+    Raises:
+        InputError: η not positive, correlated noise, or an oracle without a `cdf`.
+    """
+
+    oracle: Oracle
+    learning_rate: Float[Array, ""]
+    t0: float = eqx.field(static=True, default=0.0)
+
+    def __init__(self, oracle, learning_rate):
+        _checks.positive("learning_rate", learning_rate)
+        _check_independent(oracle)
+        self.oracle = oracle
+        self.learning_rate = jnp.asarray(learning_rate, float)
+
+    def _probability_negative(self, x: PyTree) -> PyTree:
+        gradient = self.oracle.gradient(x)
+        return self.oracle.cdf(jax.tree.map(lambda g: -g, gradient))
+
+    def drift(self, t, y: State, args) -> State:
+        """-(1 - 2P)."""
+        P = self._probability_negative(y.X)
+        return State(jax.tree.map(lambda p: -(1 - 2 * p), P))
+
+    def diffusion(self, t, y: State, args) -> lx.DiagonalLinearOperator:
+        """-√η √(4 P (1 - P))."""
+        eta, P = self.learning_rate, self._probability_negative(y.X)
+        diagonal = jax.tree.map(lambda p: -jnp.sqrt(eta) * _sqrt(4 * p * (1 - p)), P)
+        return lx.DiagonalLinearOperator(State(diagonal))
+
+    def initial(self, x0) -> State:
+        """X = x0."""
+        return State(x0)
+
+    def position(self, y: State):
+        """X."""
+        return y.X
+
+
+class LinearizedSignSGD(SDE):
+    """SignSGD's SDE where the noise dominates (phase 3), in the clock t = k η.
+
+    With l/σ = 2 p(0) for the density p of Z (l = √(2/π) for Gaussian noise), elementwise:
+
+        dX = -l ∇f(X)/σ dt - √η √(1 - (l ∇f(X)/σ)²) dW,
+
+    the radicand clipped at 0 (Compagnoni et al. 2025, the poster's equation 1; it turns negative
+    for |∇f|/σ > 1/l, inside the region for which the published form is stated).
+
+    Args:
+        oracle: f and the noise; it needs a `density_at_zero`.
+        learning_rate: η.
+
+    Raises:
+        InputError: η not positive, correlated noise, or an oracle without a `cdf`.
+    """
+
+    oracle: Oracle
+    learning_rate: Float[Array, ""]
+    t0: float = eqx.field(static=True, default=0.0)
+
+    def __init__(self, oracle, learning_rate):
+        _checks.positive("learning_rate", learning_rate)
+        _check_independent(oracle)
+        self.oracle = oracle
+        self.learning_rate = jnp.asarray(learning_rate, float)
+
+    def _mean_sign(self, x: PyTree) -> PyTree:
+        slope = 2 * self.oracle.density_at_zero()
+        return jax.tree.map(lambda g: slope * g, self.oracle.gradient(x))
+
+    def drift(self, t, y: State, args) -> State:
+        """-l ∇f/σ."""
+        return State(jax.tree.map(lambda m: -m, self._mean_sign(y.X)))
+
+    def diffusion(self, t, y: State, args) -> lx.DiagonalLinearOperator:
+        """-√η √(1 - (l ∇f/σ)²)."""
+        eta, mean = self.learning_rate, self._mean_sign(y.X)
+        diagonal = jax.tree.map(lambda m: -jnp.sqrt(eta) * _sqrt(1 - m**2), mean)
+        return lx.DiagonalLinearOperator(State(diagonal))
+
+    def initial(self, x0) -> State:
+        """X = x0."""
+        return State(x0)
+
+    def position(self, y: State):
+        """X."""
+        return y.X
+
+
+def _check_independent(oracle: Oracle) -> None:
+    cdf = getattr(oracle, "cdf", None)
+    if cdf is None:
+        raise _checks.InputError(
+            f"{type(oracle).__name__} has no distribution function: the SignSGD SDE needs the "
+            "oracle's cdf(z), as GaussianNoise and StudentTNoise have it"
+        )
+    if getattr(oracle, "root", None) is not None:
+        raise _checks.InputError(
+            "the SignSGD SDE needs independent coordinates of the noise, but the oracle's are "
+            "correlated: give it a scale instead of a covariance"
+        )
