@@ -1,10 +1,13 @@
 """Does this SDE describe this optimizer? Ensembles of both, with error bars, in JAX."""
 
+from jaxsde import analysis as analysis
 from jaxsde import engine as engine
 from jaxsde import oracles as oracles
 from jaxsde import problems as problems
 from jaxsde import sdes as sdes
+from jaxsde import theory as theory
 from jaxsde._checks import InputError as InputError
+from jaxsde.analysis import compare as compare
 from jaxsde.engine import Draw as Draw
 from jaxsde.engine import Ensemble as Ensemble
 from jaxsde.engine import EulerMaruyama as EulerMaruyama

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
-import jax
+import jax.core
 import numpy as np
 
 

@@ -79,8 +79,8 @@ class OptimizerProcess(eqx.Module):
 
     def _transformation(self) -> optax.GradientTransformationExtraArgs:
         optimizer = self.optimizer
-        if self.hyperparameters is not None:
-            optimizer = optimizer(**self.hyperparameters)
+        if not isinstance(optimizer, optax.GradientTransformation):
+            optimizer = optimizer(**(self.hyperparameters or {}))
         return optax.with_extra_args_support(optimizer)
 
     def noise(self, x0: PyTree) -> PyTree[Draw]:

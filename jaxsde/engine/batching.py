@@ -81,7 +81,7 @@ class Paths(eqx.Module):
         return Paths(leaves, self.treedef, self.shared, self.size, self.start)
 
 
-class OverPaths:
+class OverPaths(eqx.Module):
     """A function of one path's arguments, vectorised over their last axes.
 
     Args:
@@ -89,9 +89,17 @@ class OverPaths:
         structs: the shapes of one path's arguments.
     """
 
+    constants: list[Array]
+    jaxpr: Any = eqx.field(static=True)
+    inputs: tuple[tuple[tuple[int, ...], Any], ...] = eqx.field(static=True)
+    out: Struct = eqx.field(static=True)
+
     def __init__(self, fn: Callable, *structs: PyTree[jax.ShapeDtypeStruct]):
-        self.traced, self.out = jax.make_jaxpr(fn, return_shape=True)(*structs)
-        self.ranks = [len(leaf.shape) for leaf in jax.tree.leaves(structs)]
+        traced, out = jax.make_jaxpr(fn, return_shape=True)(*structs)
+        self.constants = [jnp.asarray(constant) for constant in traced.consts]
+        self.jaxpr = traced.jaxpr
+        self.inputs = Struct.of(structs).leaves
+        self.out = Struct.of(out)
 
     def __call__(self, size: int, *args: PyTree[Array], shared: tuple[bool, ...] = ()) -> PyTree:
         """The outputs for `size` paths, on the last axis of all but the `shared` leaves.
@@ -101,36 +109,37 @@ class OverPaths:
             args: arrays of one path's rank (shared) or with one more axis, the paths.
             shared: which output leaves are wanted once; none by default.
         """
-        outputs, _ = self._run(size, args)
+        outputs = self._run(size, jax.tree.leaves(args))
         shared = shared or (False,) * len(outputs)
         leaves = [
-            array if once else _spread(array, batched, array.shape[: array.ndim - batched], size)
-            for (array, batched), once in zip(outputs, shared, strict=True)
+            array if once else _spread(array, batched, shape, size)
+            for (array, batched), (shape, _), once in zip(
+                outputs, self.out.leaves, shared, strict=True
+            )
         ]
-        return jax.tree.structure(self.out).unflatten(leaves)
+        return self.out.treedef.unflatten(leaves)
 
-    def shared(self, *args_shared: bool) -> tuple[bool, ...]:
-        """Which output leaves are the same for all paths, given which argument leaves are."""
+    def shared(self, *inputs_shared: bool) -> tuple[bool, ...]:
+        """Which output leaves are the same for all paths, given which input leaves are."""
         size = 2
         flags: list[bool] = []
 
         def run(*leaves):
-            flags.extend(self._run(size, leaves)[1])
+            flags.extend(not batched for _, batched in self._run(size, leaves))
 
         shapes = [
-            jax.ShapeDtypeStruct(aval.shape if shared else (*aval.shape, size), aval.dtype)
-            for aval, shared in zip(self.traced.in_avals, args_shared, strict=True)
+            jax.ShapeDtypeStruct(shape if shared else (*shape, size), dtype)
+            for (shape, dtype), shared in zip(self.inputs, inputs_shared, strict=True)
         ]
         jax.eval_shape(run, *shapes)
-        return tuple(not batched for batched in flags)
+        return tuple(flags)
 
-    def _run(self, size: int, args: tuple) -> tuple[list, list[bool]]:
-        arrays = [
-            (leaf, jnp.ndim(leaf) > rank)
-            for leaf, rank in zip(jax.tree.leaves(args), self.ranks, strict=True)
+    def _run(self, size: int, leaves: Any) -> list:
+        arguments = [
+            (leaf, jnp.ndim(leaf) > len(shape))
+            for leaf, (shape, _) in zip(leaves, self.inputs, strict=True)
         ]
-        outputs = _evaluate(self.traced.jaxpr, self.traced.consts, arrays, size)
-        return outputs, [batched for _, batched in outputs]
+        return _evaluate(self.jaxpr, self.constants, arguments, size)
 
 
 def _evaluate(jaxpr: Any, constants: list, arguments: list, size: int) -> list:
@@ -226,8 +235,8 @@ def shared_state(init: OverPaths, step: OverPaths) -> tuple[bool, ...]:
     The largest set that `init` starts shared and a step keeps shared, by a fixpoint over abstract
     steps. A step's arguments are its index, the state and the draw.
     """
-    shared = init.shared(*[False] * len(init.ranks))
-    draws = len(step.ranks) - 1 - len(shared)
+    shared = init.shared(*[False] * len(init.inputs))
+    draws = len(step.inputs) - 1 - len(shared)
     while True:
         after = step.shared(True, *shared, *[False] * draws)
         kept = tuple(before and still for before, still in zip(shared, after, strict=True))

@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,6 +28,6 @@ def use_all_cores() -> None:
             )
 
 
-def paths_mesh(devices: Sequence[jax.Device] | None) -> jax.sharding.Mesh:
+def paths_mesh(devices: Sequence[Any] | None) -> jax.sharding.Mesh:
     """A one-dimensional mesh over the devices (all of them by default), its axis called `paths`."""
     return jax.sharding.Mesh(np.asarray(jax.devices() if devices is None else devices), ("paths",))

@@ -86,8 +86,8 @@ def _step(process: Process, state: PyTree, draws: PyTree, dtype) -> OverPaths:
     return OverPaths(step, k, state, noise.structure(draws, dtype))
 
 
-def _check_step_keeps_shapes(step: OverPaths, state: PyTree) -> None:
-    before, after = (jax.tree_util.tree_leaves_with_path(tree) for tree in (state, step.out))
+def _check_step_keeps_shapes(state: PyTree, after: PyTree) -> None:
+    before, after = (jax.tree_util.tree_leaves_with_path(tree) for tree in (state, after))
     for (path, old), (_, new) in zip(before, after, strict=True):
         if (old.shape, old.dtype) != (new.shape, new.dtype):
             raise _checks.InputError(
@@ -95,6 +95,52 @@ def _check_step_keeps_shapes(step: OverPaths, state: PyTree) -> None:
                 f"state{jax.tree_util.keystr(path)} from {old.dtype}{list(old.shape)} into "
                 f"{new.dtype}{list(new.shape)}"
             )
+
+
+class Beginning(eqx.Module):
+    """How paths begin, traced for one path; a call begins `size` of them."""
+
+    init: OverPaths
+    draws: PyTree[noise.Draw]
+    shared: tuple[bool, ...] = eqx.field(static=True)
+    x0: Struct = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, process: Process, x0: PyTree | RandomStart) -> "Beginning":
+        """Traces `process.init` on x0, and a step to see which parts of the state stay shared."""
+        x0 = x0 if isinstance(x0, RandomStart) else RandomStart((), _Point(x0))
+        x = x0.struct(jnp.result_type(float))
+        draws = process.noise(x)
+
+        def begin(draw, start_draw):
+            return _strong(process.init(x0.point(start_draw), draw))
+
+        structs = [noise.structure(draw, _dtype(x)) for draw in (draws, x0.noise)]
+        init = OverPaths(begin, *structs)
+        state = init.out.tree
+        step = _step(process, state, draws, _dtype(x))
+        if step.out.treedef != init.out.treedef:
+            raise _checks.InputError(
+                f"a step must keep the state's structure, but turns {init.out.treedef} into "
+                f"{step.out.treedef}"
+            )
+        _check_step_keeps_shapes(state, step.out.tree)
+        return cls(init, (draws, x0.noise), shared_state(init, step), Struct.of(x))
+
+    def __call__(self, key: UInt32[Array, "2"], size: int, first_path: Any) -> Paths:
+        """The paths at step 0."""
+        index = jnp.uint32(first_path) + jnp.arange(size, dtype=jnp.uint32)
+        dtype = _dtype(self.x0.tree)
+        values = noise.pair(self.draws, key, noise.BEFORE_FIRST_STEP, index, dtype).even
+        leaves, treedef = jax.tree.flatten(self.init(size, *values, shared=self.shared))
+        return Paths(leaves, treedef, self.shared, size, self.x0)
+
+
+class _Point(eqx.Module):
+    x0: PyTree
+
+    def __call__(self, draw: Any) -> PyTree:
+        return self.x0
 
 
 def start(
@@ -105,31 +151,57 @@ def start(
     first_path: int | UInt32[Array, ""] = 0,
 ) -> Paths:
     """The states of `size` paths at step 0, their global indices starting at `first_path`."""
-    x0 = x0 if isinstance(x0, RandomStart) else RandomStart((), _Point(x0))
-    x = x0.struct(jnp.result_type(float))
-    dtype = _dtype(x)
-    draws = process.noise(x)
-    index = jnp.uint32(first_path) + jnp.arange(size, dtype=jnp.uint32)
-    values = noise.pair(
-        (draws, x0.noise), noise.key_words(key), noise.BEFORE_FIRST_STEP, index, dtype
-    ).even
-
-    def init(draw, start_draw):
-        return _strong(process.init(x0.point(start_draw), draw))
-
-    begin = OverPaths(init, noise.structure(draws, dtype), noise.structure(x0.noise, dtype))
-    step = _step(process, begin.out, draws, dtype)
-    _check_step_keeps_shapes(step, begin.out)
-    shared = shared_state(begin, step)
-    leaves, treedef = jax.tree.flatten(begin(size, *values, shared=shared))
-    return Paths(leaves, treedef, shared, size, Struct.of(x))
+    return Beginning.of(process, x0)(noise.key_words(key), size, first_path)
 
 
-class _Point(eqx.Module):
-    x0: PyTree
+class Evolution(eqx.Module):
+    """How paths go on and what is read off them, traced for one path; a call advances many."""
 
-    def __call__(self, draw: Any) -> PyTree:
-        return self.x0
+    step: OverPaths
+    watch: OverPaths
+    draws: PyTree[noise.Draw]
+    covariances: tuple[str, ...] = eqx.field(static=True)
+
+    @classmethod
+    def of(
+        cls, process: Process, paths: Paths, observables: Mapping[str, Observable]
+    ) -> "Evolution":
+        """Traces a step and the observables."""
+        x0 = paths.start.tree
+        draws = process.noise(x0)
+        step = _step(process, paths.one, draws, _dtype(x0))
+        watch = OverPaths(lambda state: observe(process, observables, state), paths.one)
+        covariances = tuple(name for name, seen in observables.items() if seen.covariance)
+        return cls(step, watch, draws, covariances)
+
+    def __call__(
+        self, paths: Paths, key: UInt32[Array, "2"], first_path, first_step, records, limit, even
+    ) -> tuple[Paths, dict[str, Record]]:
+        """As `evolve`."""
+        index = jnp.uint32(first_path) + jnp.arange(paths.size, dtype=jnp.uint32)
+        counted = jnp.full(index.shape, True) if limit is None else index < jnp.uint32(limit)
+        dtype = _dtype(paths.start.tree)
+
+        def halves(j):
+            return noise.pair(self.draws, key, j, index, dtype)
+
+        def one_step(k, state, draw):
+            return self.step(paths.size, k, state, draw, shared=paths.shared)
+
+        def to_record(state, interval):
+            first, last = interval
+            state = _advance(one_step, halves, state, first, last, even)
+            values = self.watch(paths.size, state)
+            return state, {name: self._record(name, v, counted) for name, v in values.items()}
+
+        stops = jnp.asarray(records, jnp.int32)
+        starts = jnp.concatenate([jnp.asarray(first_step, jnp.int32)[None], stops[:-1]])
+        state, recorded = jax.lax.scan(to_record, paths.state, (starts, stops))
+        return paths.replace(state), recorded
+
+    def _record(self, name: str, value: Array, counted: Bool[Array, " paths"]) -> Record:
+        moments = statistics.moments(value, counted, name in self.covariances)
+        return Record(moments, value[..., :SAMPLE])
 
 
 def evolve(
@@ -162,29 +234,9 @@ def evolve(
     Returns:
         The paths at the last recorded step, and by observable the records.
     """
+    evolution = Evolution.of(process, paths, observables)
     words = noise.key_words(key)
-    index = jnp.uint32(first_path) + jnp.arange(paths.size, dtype=jnp.uint32)
-    counted = jnp.full(index.shape, True) if limit is None else index < jnp.uint32(limit)
-    one = paths.one
-    x0 = paths.start.tree
-    draws, dtype = process.noise(x0), _dtype(x0)
-    step = _step(process, one, draws, dtype)
-    watch = OverPaths(lambda state: observe(process, observables, state), one)
-
-    def halves(j):
-        return noise.pair(draws, words, j, index, dtype)
-
-    def one_step(k, state, draw):
-        return step(paths.size, k, state, draw, shared=paths.shared)
-
-    def to_record(state, interval):
-        state = _advance(one_step, halves, state, *interval, even)
-        return state, _record(watch(paths.size, state), observables, counted)
-
-    stops = jnp.asarray(records, jnp.int32)
-    starts = jnp.concatenate([jnp.asarray(first_step, jnp.int32)[None], stops[:-1]])
-    state, recorded = jax.lax.scan(to_record, paths.state, (starts, stops))
-    return paths.replace(state), recorded
+    return evolution(paths, words, first_path, first_step, records, limit, even)
 
 
 def _advance(
@@ -207,14 +259,3 @@ def _advance(
     state = jax.lax.fori_loop(first, until, alone, state)
     state = jax.lax.fori_loop(until // 2, last // 2, both, state)
     return jax.lax.fori_loop(jnp.maximum(until, last - last % 2), last, alone, state)
-
-
-def _record(
-    values: dict[str, Array], observables: Mapping[str, Observable], counted: Bool[Array, " paths"]
-) -> dict[str, Record]:
-    return {
-        name: Record(
-            statistics.moments(value, counted, observables[name].covariance), value[..., :SAMPLE]
-        )
-        for name, value in values.items()
-    }

@@ -50,7 +50,7 @@ def key_words(key: PRNGKeyArray | UInt32[Array, "2"]) -> UInt32[Array, "2"]:
     Raises:
         InputError: not one key, or a key of another generator (`rbg` breaks under `vmap`).
     """
-    if jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key):
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         if jax.random.key_impl(key) != "threefry2x32":
             raise _checks.InputError(f"key must be a threefry key, got {jax.random.key_impl(key)}")
         key = jax.random.key_data(key)
@@ -151,7 +151,9 @@ def is_draw(node: Any) -> bool:
 
 def structure(draws: PyTree[Draw], dtype) -> PyTree[jax.ShapeDtypeStruct]:
     """The shapes of one path's values."""
-    return jax.tree.map(lambda draw: jax.ShapeDtypeStruct(draw.shape, dtype), draws, is_leaf=is_draw)
+    return jax.tree.map(
+        lambda draw: jax.ShapeDtypeStruct(draw.shape, dtype), draws, is_leaf=is_draw
+    )
 
 
 class Halves(NamedTuple):

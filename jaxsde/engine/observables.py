@@ -46,7 +46,9 @@ def position(x: Any) -> Any:
     return x
 
 
-def resolve(process: Any, observables: Mapping[str, Any] | None, x: PyTree) -> dict[str, Observable]:
+def resolve(
+    process: Any, observables: Mapping[str, Any] | None, x: PyTree
+) -> dict[str, Observable]:
     """The observables of a run: those given, or what the process offers and a small position.
 
     Raises:
@@ -63,7 +65,9 @@ def resolve(process: Any, observables: Mapping[str, Any] | None, x: PyTree) -> d
         raise _checks.InputError("observables must name at least one function of the position")
     for name in resolved:
         if not isinstance(name, str) or not name or "/" in name:
-            raise _checks.InputError(f"an observable's name must be a word without '/', got {name!r}")
+            raise _checks.InputError(
+                f"an observable's name must be a word without '/', got {name!r}"
+            )
     lift = getattr(process, "lift", None)
     return resolved if lift is None else lift(resolved)
 

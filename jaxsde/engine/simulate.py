@@ -20,7 +20,7 @@ from jaxsde.engine import noise, statistics
 from jaxsde.engine.batching import Paths
 from jaxsde.engine.devices import paths_mesh
 from jaxsde.engine.ensemble import Ensemble
-from jaxsde.engine.evolve import SAMPLE, Process, RandomStart, Record, evolve, start
+from jaxsde.engine.evolve import SAMPLE, Beginning, Evolution, Process, RandomStart, Record
 from jaxsde.engine.observables import Observable, resolve
 
 SEGMENTS = 20  # time segments of a run, so that progress moves
@@ -51,7 +51,7 @@ def simulate(
     records: int | Sequence[int] | Int[np.ndarray, " T"] = 100,
     observables: Mapping[str, Callable | Observable] | None = None,
     chunk: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Ensemble:
     """Runs many paths of a process and keeps their statistics at recorded times.
@@ -158,7 +158,9 @@ def _start_point(x0: Any) -> tuple[RandomStart | PyTree, Any]:
             )
         _checks.finite("x0", leaf)
     x0 = jax.tree.map(jnp.asarray, x0)
-    dtypes = {leaf.dtype for leaf in jax.tree.leaves(x0) if jnp.issubdtype(leaf.dtype, jnp.floating)}
+    dtypes = {
+        leaf.dtype for leaf in jax.tree.leaves(x0) if jnp.issubdtype(leaf.dtype, jnp.floating)
+    }
     if len(dtypes) > 1 or not jax.tree.leaves(x0):
         raise _checks.InputError("x0 must hold arrays of one floating dtype")
     dtype = dtypes.pop() if dtypes else default
@@ -199,15 +201,15 @@ def _specs(paths: Paths) -> Paths:
 
 @eqx.filter_jit
 def _start(process, x0, words: UInt32[Array, "2"], first_path, mesh, size: int) -> Paths:
-    """`start` on every device, for `size` paths each."""
+    """`start` on every device, for `size` paths each; user code is traced outside shard_map."""
+    beginning = Beginning.of(process, x0)
 
-    def begin(process, x0, words, first_path):
-        first = first_path + jax.lax.axis_index("paths").astype(jnp.uint32) * np.uint32(size)
-        return start(process, x0, words, size, first)
+    def begin(beginning, words, first_path):
+        return beginning(words, size, _first_of_shard(first_path, size))
 
-    args = (process, x0, words, first_path)
-    example = eqx.filter_eval_shape(lambda: start(process, x0, words, size))
-    return _sharded(begin, mesh, args, (PartitionSpec(),) * 4, _specs(example))
+    args = (beginning, words, first_path)
+    example = eqx.filter_eval_shape(lambda: beginning(words, size, first_path))
+    return _sharded(begin, mesh, args, (PartitionSpec(),) * 3, _specs(example))
 
 
 @eqx.filter_jit
@@ -215,19 +217,21 @@ def _advance(
     process, paths: Paths, words, first_path, first_step, stops, observables, limit, mesh, even
 ) -> tuple[Paths, dict[str, Record]]:
     """`evolve` on every device; the records get a leading axis, one entry a device."""
+    evolution = Evolution.of(process, paths, observables)
 
-    def advance(process, paths, words, first_path, first_step, stops, observables, limit):
-        shard = jax.lax.axis_index("paths").astype(jnp.uint32)
-        first = first_path + shard * np.uint32(paths.size)
-        paths, records = evolve(
-            process, paths, words, first, first_step, stops, observables, limit, even
-        )
+    def advance(evolution, paths, words, first_path, first_step, stops, limit):
+        first = _first_of_shard(first_path, paths.size)
+        paths, records = evolution(paths, words, first, first_step, stops, limit, even)
         return paths, jax.tree.map(lambda leaf: leaf[None], records)
 
-    args = (process, paths, words, first_path, first_step, stops, observables, limit)
+    args = (evolution, paths, words, first_path, first_step, stops, limit)
     everywhere = PartitionSpec()
-    in_specs = (everywhere, _specs(paths), *[everywhere] * 6)
+    in_specs = (everywhere, _specs(paths), *[everywhere] * 5)
     return _sharded(advance, mesh, args, in_specs, (_specs(paths), PartitionSpec("paths")))
+
+
+def _first_of_shard(first_path: UInt32[Array, ""], size: int) -> UInt32[Array, ""]:
+    return first_path + jax.lax.axis_index("paths").astype(jnp.uint32) * np.uint32(size)
 
 
 def _sharded(fn: Callable, mesh, args: tuple, in_specs: tuple, out_specs: Any) -> Any:

@@ -18,8 +18,8 @@ class Oracle(eqx.Module):
     """Noisy gradients ∇f(x) + Z of a problem, the randomness explicit.
 
     One draw may serve two points and two draws one point: `sample_gradient(x, draw)` is a
-    function. An oracle whose coordinates are independent also has the noise's distribution
-    function, `cdf(z)`.
+    function. An oracle whose coordinates are independent also has the noise's law, `cdf(z)` and
+    `density_at_zero()`.
     """
 
     problem: eqx.AbstractVar[Problem]
@@ -39,6 +39,28 @@ class Oracle(eqx.Module):
     @abc.abstractmethod
     def covariance_root(self, x: Any) -> lx.AbstractLinearOperator:
         """R(x) with R Rᵀ = Σ(x)."""
+
+    def cdf(self, z: Any) -> Any:
+        """P(Zᵢ <= zᵢ) coordinate by coordinate, where the coordinates are independent.
+
+        Raises:
+            InputError: the oracle has none.
+        """
+        raise _checks.InputError(
+            f"{type(self).__name__} has no distribution function: this needs an oracle with a "
+            "cdf(z), as GaussianNoise and StudentTNoise have it"
+        )
+
+    def density_at_zero(self) -> Array:
+        """The density of Zᵢ at 0, a scalar or `(d,)`, where the coordinates are independent.
+
+        Raises:
+            InputError: the oracle has none.
+        """
+        raise _checks.InputError(
+            f"{type(self).__name__} has no density: this needs an oracle with a density_at_zero(), "
+            "as GaussianNoise and StudentTNoise have it"
+        )
 
     def gradient(self, x: Any) -> Any:
         """∇f(x) = E sample_gradient(x, draw)."""

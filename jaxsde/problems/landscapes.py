@@ -72,7 +72,7 @@ class DoubleWell(Problem):
         self.barrier = jnp.asarray(barrier, float)
 
     def loss(self, x: Float[Array, " d"]) -> Scalar:
-        """B Σᵢ (xᵢ² - 1)²."""
+        """b Σᵢ (xᵢ² - 1)²."""
         return self.barrier * jnp.sum((x**2 - 1) ** 2)
 
     def gradient(self, x: Float[Array, " d"]) -> Float[Array, " d"]:

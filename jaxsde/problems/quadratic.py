@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Scalar
+from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from jaxsde import _checks
 from jaxsde.problems._problem import Problem
@@ -22,7 +22,7 @@ class Quadratic(Problem):
     hessian: Float[Array, " d"] | Float[Array, "d d"]
     minimizer: Float[Array, " d"]
 
-    def __init__(self, hessian, minimizer=0.0):
+    def __init__(self, hessian: ArrayLike, minimizer: ArrayLike = 0.0):
         hessian = jnp.asarray(hessian, float)
         minimizer = jnp.asarray(minimizer, float)
         if hessian.ndim not in (1, 2) or hessian.shape != hessian.shape[:1] * hessian.ndim:
@@ -47,4 +47,6 @@ class Quadratic(Problem):
     def gradient(self, x: Float[Array, " d"]) -> Float[Array, " d"]:
         """H (x - x*)."""
         displacement = x - self.minimizer
-        return self.hessian * displacement if self.hessian.ndim == 1 else self.hessian @ displacement
+        return (
+            self.hessian * displacement if self.hessian.ndim == 1 else self.hessian @ displacement
+        )

@@ -55,6 +55,31 @@ class LogisticRegression(Problem):
         residual = jax.nn.sigmoid(z) - self.labels
         return self.features.T @ residual / self.labels.size + self.regularization * x
 
+    def hessian(self, x: Float[Array, " d"]) -> Float[Array, "d d"]:
+        """Aᵀ diag(p (1 - p)) A / n + r I at p = sigmoid(Ax)."""
+        p = jax.nn.sigmoid(self.features @ x)
+        weighted = self.features * (p * (1 - p))[:, None]
+        identity = jnp.eye(x.size, dtype=weighted.dtype)
+        return self.features.T @ weighted / self.labels.size + self.regularization * identity
+
+    def minimizer(self) -> Float[Array, " d"]:
+        """x*, by Newton's method with halved steps; needs r > 0.
+
+        Raises:
+            InputError: r = 0, where separable data have no minimiser.
+        """
+        if self.regularization <= 0:
+            raise _checks.InputError("a minimizer is sure to exist only for regularization > 0")
+
+        def newton(x, _):
+            step = jnp.linalg.solve(self.hessian(x), self.gradient(x))
+            halvings = 0.5 ** jnp.arange(16, dtype=x.dtype)
+            losses = jax.vmap(lambda h: self.loss(x - h * step))(halvings)
+            return x - halvings[jnp.argmin(losses)] * step, None
+
+        x0 = jnp.zeros(self.features.shape[1], self.features.dtype)
+        return jax.lax.scan(newton, x0, length=30)[0]
+
 
 def breast_cancer(regularization=0.01) -> LogisticRegression:
     """Logistic regression on the Wisconsin breast cancer data that scikit-learn ships.

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
@@ -22,7 +21,7 @@ class FromDiffrax(SDE):
     """The SDE of diffrax terms; `from_diffrax` makes one."""
 
     drifts: tuple[diffrax.AbstractTerm, ...]
-    diffusions: tuple[diffrax.AbstractTerm, ...]
+    diffusions: tuple[Any, ...]
     _initial: Callable[[Any], Any]
     _position: Callable[[Any], Any]
     t0: Any
@@ -90,17 +89,21 @@ def from_diffrax(
             )
     if not diffusions:
         raise _checks.InputError("from_diffrax needs a term driven by a Brownian path")
-    return FromDiffrax(tuple(drifts), tuple(diffusions), initial, position, t0)
+    return FromDiffrax(
+        drifts=tuple(drifts),
+        diffusions=tuple(diffusions),
+        _initial=initial,
+        _position=position,
+        t0=t0,
+    )
 
 
 def _sum(trees: list[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *trees)
 
 
-def _structures(terms: tuple[diffrax.AbstractTerm, ...], y: PyTree) -> PyTree:
+def _structures(terms: tuple[Any, ...], y: PyTree) -> PyTree:
     """The Brownian motions' shapes, in the state's dtype."""
     dtype = jnp.result_type(*jax.tree.leaves(y))
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype),
-        tuple(term.control.shape for term in terms),
-    )
+    shapes = tuple(term.control.shape for term in terms)
+    return jax.eval_shape(lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, dtype), shapes))

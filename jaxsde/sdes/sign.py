@@ -42,7 +42,7 @@ class SignSGD(SDE):
 
     def __init__(self, oracle, learning_rate):
         _checks.positive("learning_rate", learning_rate)
-        _check_independent(oracle)
+        oracle.cdf(jnp.zeros(()))
         self.oracle = oracle
         self.learning_rate = jnp.asarray(learning_rate, float)
 
@@ -85,7 +85,8 @@ class LinearizedSignSGD(SDE):
         learning_rate: η.
 
     Raises:
-        InputError: η not positive, correlated noise, or an oracle without a `cdf`.
+        InputError: η not positive, correlated noise, or an oracle without a
+            `density_at_zero`.
     """
 
     oracle: Oracle
@@ -94,7 +95,7 @@ class LinearizedSignSGD(SDE):
 
     def __init__(self, oracle, learning_rate):
         _checks.positive("learning_rate", learning_rate)
-        _check_independent(oracle)
+        oracle.density_at_zero()
         self.oracle = oracle
         self.learning_rate = jnp.asarray(learning_rate, float)
 
@@ -119,17 +120,3 @@ class LinearizedSignSGD(SDE):
     def position(self, y: State):
         """X."""
         return y.X
-
-
-def _check_independent(oracle: Oracle) -> None:
-    cdf = getattr(oracle, "cdf", None)
-    if cdf is None:
-        raise _checks.InputError(
-            f"{type(oracle).__name__} has no distribution function: the SignSGD SDE needs the "
-            "oracle's cdf(z), as GaussianNoise and StudentTNoise have it"
-        )
-    if getattr(oracle, "root", None) is not None:
-        raise _checks.InputError(
-            "the SignSGD SDE needs independent coordinates of the noise, but the oracle's are "
-            "correlated: give it a scale instead of a covariance"
-        )

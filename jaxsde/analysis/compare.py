@@ -1,0 +1,264 @@
+"""Does the SDE differ from the optimizer? Differences of means with honest error bars."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Float
+
+from jaxsde import _checks
+from jaxsde.engine import Ensemble
+
+PAIRED = "difference."
+
+
+class Largest(NamedTuple):
+    """Where a difference is largest in units of its standard error."""
+
+    standardized: float
+    at: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """The difference of two means of one observable, first - second, over T times.
+
+    Fields, each `(T, ...)`: the means `first` and `second`, the difference's `value` and
+    `standard_error`, and the ends `lower`, `upper` of the simultaneous confidence band. `survivors`
+    is the smallest share of paths used at any time; `heaviest` the share of the sampled variance
+    that a single path carries, the median over times: of order 1 where the variance is infinite.
+    """
+
+    first: Float[np.ndarray, "T ..."]
+    second: Float[np.ndarray, "T ..."]
+    value: Float[np.ndarray, "T ..."]
+    standard_error: Float[np.ndarray, "T ..."]
+    lower: Float[np.ndarray, "T ..."]
+    upper: Float[np.ndarray, "T ..."]
+    survivors: float
+    heaviest: float
+
+    @property
+    def largest(self) -> Largest:
+        """The largest |difference| / standard error and where it is."""
+        known = (self.standard_error > 0) & np.isfinite(self.standard_error)
+        z = np.where(known, np.abs(self.value) / np.where(known, self.standard_error, 1), 0)
+        index = np.unravel_index(np.argmax(z), z.shape)
+        return Largest(float(z[index]), tuple(int(i) for i in index))
+
+    @property
+    def shown(self) -> bool:
+        """Whether the band excludes a zero difference somewhere."""
+        return bool(np.any((self.lower > 0) | (self.upper < 0)))
+
+    @property
+    def resolution(self) -> Largest:
+        """The largest |difference| that the band allows anywhere, and where."""
+        reach = np.maximum(np.abs(self.lower), np.abs(self.upper))
+        reach = np.where(np.isnan(reach), 0, reach)
+        index = np.unravel_index(np.argmax(reach), reach.shape)
+        return Largest(float(reach[index]), tuple(int(i) for i in index))
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What `compare` found: `differences` by observable, and the `verdict` in words."""
+
+    time: Float[np.ndarray, " T"]
+    differences: dict[str, Difference]
+    confidence: float
+    paths: int
+    identity: bool
+    integrator: str
+
+    @property
+    def verdict(self) -> str:
+        """What was and what was not shown, a line for each observable."""
+        if self.identity:
+            lines = [
+                "identity: the two sides are the same chain, so their agreement tests the code and "
+                "says nothing about the SDE. Solve the SDE with more substeps."
+            ]
+        else:
+            lines = [self._line(name, found) for name, found in self.differences.items()]
+        return "\n".join([*lines, self.integrator] if self.integrator else lines)
+
+    def _line(self, name: str, found: Difference) -> str:
+        size = f"{self.paths:,} paths, {self.confidence:.0%} confidence over all times"
+        if found.heaviest > HEAVY:
+            return (
+                f"{name}: no verdict on means. One path in the sample carries "
+                f"{found.heaviest:.0%} of the variance, so the mean or its error may not exist: "
+                "compare quantiles."
+            )
+        if found.shown:
+            z, index = found.largest
+            text = (
+                f"{name}: the two differ ({size}). Clearest at t = {self.time[index[0]]:.4g}, "
+                f"{found.value[index]:+.3g} ± {found.standard_error[index]:.1g}, "
+                f"{z:.1f} standard errors{_share(found.value[index], found.first[index])}."
+            )
+        else:
+            bound, index = found.resolution
+            text = (
+                f"{name}: no difference shown ({size}). What the band still allows is at most "
+                f"{bound:.2g}{_share(bound, found.first[index])}, at t = {self.time[index[0]]:.4g}."
+            )
+        if found.survivors < 1:
+            text += f" Conditional on survival: only {found.survivors:.1%} of the paths are left."
+        return text
+
+
+HEAVY = 0.1  # the share at which error bars are not believed
+
+
+def _share(part: float, whole: float) -> str:
+    return f" ({abs(part / whole):.2g} of its value there)" if whole else ""
+
+
+def compare(
+    first: Ensemble, second: Ensemble | None = None, *, confidence: float = 0.95
+) -> Comparison:
+    """Compares an optimizer with an SDE by the means of their observables.
+
+    The band is first - second ± c standard errors, with c from Student's t at Šidák's level
+    1 - confidence^(1/m) for the m differences in the comparison (all observables, times and
+    components together), so that it covers all of them at once with at least `confidence`.
+
+    Args:
+        first: an ensemble of a `Paired` process, compared within itself (optimizer - SDE), or one
+            side.
+        second: the other side, run with another key and recorded at the same times.
+        confidence: of the simultaneous band.
+
+    Raises:
+        InputError: unpaired ensembles of one key (their covariance would make the error bars
+            wrong), of different times, or with no observable in common; a single unpaired one.
+    """
+    if not 0 < confidence < 1:
+        raise _checks.InputError(f"confidence must lie between 0 and 1, got {confidence!r}")
+    raw = _paired(first) if second is None else _unpaired(first, second)
+    other = first if second is None else second
+    paths = min(first.paths, other.paths)
+    tests = sum(int(np.sum(found.standard_error > 0)) for found in raw.values())
+    tail = (1 - confidence ** (1 / max(tests, 1))) / 2
+    critical = float(scipy.stats.t.isf(tail, max(paths - 1, 1)))
+    differences = {
+        name: dataclasses.replace(
+            found,
+            lower=found.value - critical * found.standard_error,
+            upper=found.value + critical * found.standard_error,
+        )
+        for name, found in raw.items()
+    }
+    sides = _sides(first, second)
+    chains = [side.get("chain") for side in sides]
+    same = chains[0] is not None and chains[0] == chains[1]
+    return Comparison(
+        first.time,
+        differences,
+        confidence,
+        paths,
+        same or (second is None and _pathwise_equal(first)),
+        _integrator(sides),
+    )
+
+
+def _sides(first: Ensemble, second: Ensemble | None) -> list[dict[str, Any]]:
+    if second is None:
+        sides = first.settings.get("sides", {})
+        return [sides.get("optimizer", {}), sides.get("sde", {})]
+    return [first.settings, second.settings]
+
+
+def _paired(ensemble: Ensemble) -> dict[str, Difference]:
+    names = [name.removeprefix(PAIRED) for name in ensemble.names if name.startswith(PAIRED)]
+    if not names:
+        raise _checks.InputError(
+            "compare takes an ensemble of a Paired process, or two ensembles of different keys"
+        )
+    return {
+        name: _difference(
+            ensemble.mean(f"optimizer.{name}"),
+            ensemble.mean(f"sde.{name}"),
+            ensemble.mean(PAIRED + name),
+            ensemble.standard_error(PAIRED + name),
+            [(ensemble, PAIRED + name)],
+        )
+        for name in names
+    }
+
+
+def _unpaired(first: Ensemble, second: Ensemble) -> dict[str, Difference]:
+    if first.settings["key"] == second.settings["key"]:
+        raise _checks.InputError(
+            "the two ensembles have the same key, so their errors are correlated: run one with "
+            "another key, or both as one Paired process"
+        )
+    if first.time.shape != second.time.shape or not np.allclose(first.time, second.time):
+        raise _checks.InputError("the two ensembles are recorded at different times")
+    names = [name for name in first.names if name in second.names]
+    if not names:
+        raise _checks.InputError(
+            f"the two ensembles share no observable: {', '.join(first.names)} against "
+            f"{', '.join(second.names)}"
+        )
+    found = {}
+    for name in names:
+        a, b = first.mean(name), second.mean(name)
+        if a.shape != b.shape:
+            raise _checks.InputError(
+                f"observable {name!r} has shape {a.shape[1:]} in one ensemble and {b.shape[1:]} in "
+                "the other"
+            )
+        error = np.hypot(first.standard_error(name), second.standard_error(name))
+        found[name] = _difference(a, b, a - b, error, [(first, name), (second, name)])
+    return found
+
+
+def _difference(first, second, value, error, parts: list[tuple[Ensemble, str]]) -> Difference:
+    survivors = min(float(np.min(e.used(name))) / e.paths for e, name in parts)
+    heaviest = max(_heaviest(e.sample[name]) for e, name in parts)
+    return Difference(first, second, value, error, value, value, survivors, heaviest)
+
+
+def _heaviest(sample: Float[np.ndarray, "T *shape s"]) -> float:
+    """The share of the sampled variance that one path carries, the median over varying times."""
+    values = np.where(np.isfinite(sample), sample, np.nan).astype(np.float64)
+    if values.shape[-1] < 100:
+        return 0.0
+    centred = (values - np.nanmedian(values, axis=-1, keepdims=True)) ** 2
+    total = np.nansum(centred, axis=-1)
+    varying = total > 0
+    share = np.nanmax(np.nan_to_num(centred), axis=-1)[varying] / total[varying]
+    return float(np.median(share)) if share.size else 0.0
+
+
+def _pathwise_equal(ensemble: Ensemble) -> bool:
+    """Whether every path's two sides agree to rounding: root mean squares within 100 ulp."""
+    ulp = np.finfo(ensemble.settings["dtype"]).eps
+    for name in ensemble.names:
+        if not name.startswith(PAIRED):
+            continue
+        side = "optimizer." + name.removeprefix(PAIRED)
+        difference, value = (
+            np.sqrt(ensemble.variance(n) + ensemble.mean(n) ** 2) for n in (name, side)
+        )
+        if not np.all(difference <= 100 * ulp * value):
+            return False
+    return True
+
+
+def _integrator(sides: list[dict[str, Any]]) -> str:
+    """What is known of the error of the scheme that solved the SDE."""
+    solved = [side for side in sides if side.get("scheme")]
+    if not solved:
+        return ""
+    scheme, dt = solved[-1]["scheme"], solved[-1]["dt"]
+    order = scheme["weak_order"]
+    power = "dt" if order == 1 else f"dt^{order:g}"
+    return (
+        f"integrator: {scheme['name']} at dt = {dt:.4g} has a weak error of order {power} of its "
+        "own, which is part of the difference; more substeps shrink it."
+    )

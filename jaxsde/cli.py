@@ -1,0 +1,255 @@
+"""The command `jaxsde`; its one part so far is `jaxsde track`."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jaxsde import _checks, engine, oracles, problems
+from jaxsde.analysis import Comparison, compare
+from jaxsde.engine import Ensemble
+from jaxsde.families import Family, Laws, Setting, family
+from jaxsde.processes import OptimizerProcess, Paired, SDEProcess
+
+ROWS = 9  # times in the printed table
+
+
+@dataclasses.dataclass(frozen=True)
+class Track:
+    """Run an optimizer and its SDE on a problem, driven by one noise, and compare them.
+
+    Prints expected losses with their Monte Carlo error beside the laws they should follow, and a
+    verdict; writes a figure (PNG) and all statistics (NetCDF).
+    """
+
+    optimizer: str
+    """Optimizer and SDE: sgd, sgd-order-2, sign_sgd, sign_sgd-linearized."""
+
+    problem: str = "quadratic"
+    """What to minimise: quadratic, rosenbrock, embedded-saddle, double-well, breast-cancer."""
+
+    noise: Literal["gaussian", "student-t"] = "gaussian"
+    """Law of the gradient noise."""
+
+    scale: float | None = None
+    """Scale σ of the noise; the problem's own unless given."""
+
+    degrees_of_freedom: float = 3.0
+    """ν of Student-t noise."""
+
+    learning_rate: float | None = None
+    """η, which is also the time a step takes; one that suits the optimizer unless given."""
+
+    steps: int = 1000
+    """Optimizer steps."""
+
+    paths: int | None = None
+    """Noise paths; enough for the problem unless given."""
+
+    substeps: int = 4
+    """Euler-Maruyama steps of the SDE for each optimizer step."""
+
+    records: int = 100
+    """Recorded times, spaced evenly in log time."""
+
+    seed: int = 0
+    """Seed of the noise."""
+
+    float64: bool = False
+    """Compute in double precision."""
+
+    output: Path = Path("jaxsde-results")
+    """Folder for the figure and the file."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command; bad input ends with one line and exit code 2."""
+    try:
+        tyro = _checks.extra("tyro", "cli")
+        _checks.extra("rich", "cli")
+        options = tyro.extras.subcommand_cli_from_dict(
+            {"track": Track},
+            prog="jaxsde",
+            description="Does this SDE describe this optimizer?",
+            args=arguments,
+            config=(tyro.conf.PositionalRequiredArgs,),
+        )
+        track(options)
+    except (_checks.InputError, ImportError) as error:
+        print(f"jaxsde: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def track(options: Track) -> None:
+    """Runs, prints, draws and saves one comparison."""
+    plotting = _checks.extra("jaxsde.plotting", "plot")
+    for module, extra in (("matplotlib", "plot"), ("xarray", "io"), ("h5netcdf", "io")):
+        _checks.extra(module, extra)
+    engine.use_all_cores()
+    jax.config.update("jax_enable_x64", options.float64)
+    chosen, named = family(options.optimizer), problems.named(options.problem)
+    learning_rate = _or(options.learning_rate, chosen.learning_rate)
+    _checks.positive("learning_rate", learning_rate)
+    oracle = _oracle(options, named)
+    pair = _pair(chosen, oracle, learning_rate, _checks.at_least("substeps", options.substeps, 1))
+    x0 = named.x0.astype(np.float64 if options.float64 else np.float32)
+    ensemble = _simulate(pair, x0, options, _or(options.paths, named.paths))
+
+    comparison = compare(ensemble)
+    rows = np.unique(np.linspace(0, len(ensemble.time) - 1, ROWS).astype(int))
+    times = ensemble.time[rows]
+    setting = Setting(oracle, learning_rate, x0, learning_rate / options.substeps, times)
+    laws = chosen.laws(setting)
+    _print(options, ensemble, comparison, laws, rows)
+
+    title = f"{chosen.about} on {options.problem}, η = {learning_rate:g}, {options.noise} noise"
+    title += f", {ensemble.paths:,} paths"
+    figure = plotting.track(ensemble, comparison, laws, times, title=title)
+    stem = options.output / f"track-{options.optimizer}-{options.problem}"
+    plotting.save(figure, f"{stem}.png")
+    ensemble.save(f"{stem}.nc")
+    print(f"figure: {stem}.png\nstatistics: {stem}.nc (jaxsde.load reads it)")
+
+
+def _or(given: Any, default: Any) -> Any:
+    return default if given is None else given
+
+
+def _records(options: Track) -> np.ndarray:
+    """The start and steps evenly spaced in log time, even ones where that is possible."""
+    steps = _checks.at_least("steps", options.steps, 1)
+    count = _checks.at_least("records", options.records, 1)
+    stride = 2 if steps % 2 == 0 else 1
+    spaced = np.geomspace(1, steps // stride, count) if count > 1 else np.array([steps // stride])
+    return np.unique([0, *stride * np.rint(spaced).astype(int)])
+
+
+def _oracle(options: Track, named: problems.Named) -> oracles.Oracle:
+    scale = _or(options.scale, named.scale)
+    _checks.positive("scale", scale)
+    if options.noise == "gaussian":
+        return oracles.GaussianNoise(named.make(), scale)
+    return oracles.StudentTNoise(named.make(), scale, options.degrees_of_freedom)
+
+
+def _pair(chosen: Family, oracle: oracles.Oracle, learning_rate: float, substeps: int) -> Paired:
+    optimizer = OptimizerProcess(chosen.optimizer, {"learning_rate": learning_rate}, oracle)
+    sde = SDEProcess(chosen.sde(oracle, learning_rate), learning_rate / substeps)
+    return Paired(optimizer, sde, substeps)
+
+
+def _simulate(pair: Paired, x0: np.ndarray, options: Track, paths: int) -> Ensemble:
+    import rich.progress
+
+    columns = (
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.TaskProgressColumn(),
+        rich.progress.TimeRemainingColumn(),
+    )
+    with rich.progress.Progress(*columns, transient=True) as bar:
+        task = bar.add_task("compiling", total=None)
+
+        def show(progress: engine.Progress) -> None:
+            bar.update(
+                task, description="simulating", total=progress.total, completed=progress.done
+            )
+
+        return engine.simulate(
+            pair, x0, steps=options.steps, paths=paths, records=_records(options),
+            key=jax.random.key(options.seed), progress=show,
+            observables=pair.observables(),
+        )  # fmt: skip
+
+
+def _print(
+    options: Track, ensemble: Ensemble, comparison: Comparison, laws: Laws | None, rows: np.ndarray
+) -> None:
+    import rich.box
+    import rich.console
+    import rich.table
+
+    console = rich.console.Console(highlight=False)
+    table = rich.table.Table(
+        title=f"expected loss over {ensemble.paths:,} paths; in parentheses one standard error "
+        "in units of the last digits",
+        box=rich.box.SIMPLE_HEAD, title_justify="left",
+    )  # fmt: skip
+    found = comparison.differences["loss"]
+    law_columns = _law_columns(laws, len(rows))
+    headers = ["time", "optimizer", *[h for h in law_columns if h.startswith("its")]]
+    headers += ["SDE", *[h for h in law_columns if not h.startswith("its")], "optimizer - SDE"]
+    diverged = ensemble.diverged("difference.loss")
+    if diverged.any():
+        headers.append("diverged")
+    for header in headers:
+        table.add_column(header, justify="right")
+    for i, t in enumerate(rows):
+        cells = {
+            "time": f"{ensemble.time[t]:.4g}",
+            "optimizer": _with_error(ensemble, "optimizer.loss", t),
+            "SDE": _with_error(ensemble, "sde.loss", t),
+            "optimizer - SDE": _value(float(found.value[t]), float(found.standard_error[t])),
+            "diverged": f"{diverged[t]:,}",
+            **{header: column[i] for header, column in law_columns.items()},
+        }
+        table.add_row(*[cells[header] for header in headers])
+    console.print(table)
+    for line in _law_lines(laws, ensemble, rows):
+        console.print(line, soft_wrap=True)
+    console.print(comparison.verdict, soft_wrap=True)
+
+
+def _law_columns(laws: Laws | None, rows: int) -> dict[str, list[str]]:
+    """The laws' columns of the table, by header; stationary levels fill the last row only."""
+    columns = {}
+    if laws is not None:
+        for header, curve in (
+            ("its law", laws.optimizer),
+            ("SDE's law as solved", laws.solver),
+            ("SDE's law", laws.sde),
+        ):
+            if curve is not None and np.ndim(curve):
+                columns[header] = [f"{value:.4g}" for value in np.ravel(curve)]
+            elif curve is not None:
+                columns[header] = [""] * (rows - 1) + [f"→ {curve:.4g}"]
+    return columns
+
+
+def _law_lines(laws: Laws | None, ensemble: Ensemble, rows: np.ndarray) -> list[str]:
+    """How far the simulated means are from the laws that they should follow."""
+    if laws is None:
+        return ["laws: none known for this problem and noise."]
+    lines = [f"laws: {laws.about}."]
+    for side, name, curve in (
+        ("optimizer", "the optimizer's", laws.optimizer),
+        ("sde", "the solved SDE's", laws.solver),
+    ):
+        if curve is None or not np.ndim(curve):
+            continue
+        mean, error = ensemble.mean(f"{side}.loss")[rows], ensemble.standard_error(f"{side}.loss")
+        error = error[rows]
+        z = np.abs(mean - curve)[error > 0] / error[error > 0]
+        if z.size:
+            lines.append(
+                f"      {side} against {name} own law: at most {z.max():.1f} standard errors off "
+                f"over {z.size} times."
+            )
+    return lines
+
+
+def _with_error(ensemble: Ensemble, name: str, t: int) -> str:
+    return _value(float(ensemble.mean(name)[t]), float(ensemble.standard_error(name)[t]))
+
+
+def _value(value: float, error: float) -> str:
+    """value(error), the error in units of the value's last digit, with two digits."""
+    if not np.isfinite(value):
+        return "none left"
+    digits = 1 - int(np.floor(np.log10(error))) if 0 < error < np.inf else 0
+    if not 0 < digits < 10:
+        return f"{value:.4g}"
+    return f"{value:.{digits}f}({error * 10**digits:.0f})"

@@ -1,0 +1,206 @@
+"""One table of what can be compared: optimizer, SDE, the laws they should follow, defaults."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import lineax
+import numpy as np
+import optax
+from jaxtyping import Float
+from scipy.special import erf
+
+from jaxsde import _checks, sdes, theory
+from jaxsde.oracles import GaussianNoise, Oracle, StudentTNoise
+from jaxsde.problems import LogisticRegression, Quadratic
+
+Curve = Float[np.ndarray, " T"]
+
+
+class Setting(NamedTuple):
+    """One comparison: the oracle, η, the start, the SDE's dt, and the times `(T,)` asked for."""
+
+    oracle: Oracle
+    learning_rate: float
+    x0: np.ndarray
+    dt: float
+    time: Curve
+
+
+class Laws(NamedTuple):
+    """Expected losses to compare with, each named; `about` says what they are.
+
+    `optimizer`, `solver` (the SDE as Euler-Maruyama solves it at its dt) and `sde` (the SDE in
+    continuous time) are curves `(T,)` where they are known at all times, or single numbers where
+    only the stationary level is.
+    """
+
+    optimizer: Curve | float | None
+    solver: Curve | float | None
+    sde: Curve | float | None
+    about: str
+
+
+class Family(NamedTuple):
+    """An optimizer, one SDE of it, their laws, and a learning rate that suits a first run."""
+
+    optimizer: Callable[..., optax.GradientTransformation]
+    sde: Callable[[Oracle, Any], sdes.SDE]
+    laws: Callable[[Setting], Laws | None]
+    learning_rate: float
+    about: str
+
+
+def _gradient_descent_laws(order: int) -> Callable[[Setting], Laws | None]:
+    def laws(setting: Setting) -> Laws | None:
+        oracle, eta = setting.oracle, setting.learning_rate
+        forms = (
+            (theory.discrete, 1),
+            (theory.em(setting.dt), order),
+            (theory.sde, order),
+        )
+        if not _has_covariance(oracle):
+            return None
+        covariance = np.asarray(oracle.covariance(jnp.asarray(setting.x0)).as_matrix(), float)
+        problem = oracle.problem
+        if isinstance(problem, Quadratic):
+            curves = [
+                theory.expected_loss(
+                    problem,
+                    theory.gradient_descent.moments(
+                        problem, covariance, eta, setting.x0, setting.time, law, o
+                    ),
+                )
+                for law, o in forms
+            ]
+            return Laws(*curves, about="closed forms of the first two moments, exact at all times")
+        model = _quadratic_model(problem)
+        if model is None:
+            return None
+        levels = []
+        for law, o in forms:
+            stationary = theory.gradient_descent.stationary_covariance(
+                model.quadratic, covariance, eta, law, o
+            )
+            levels.append(model.minimum + np.sum(model.quadratic.hessian * stationary) / 2)
+        return Laws(*levels, about=model.about)
+
+    return laws
+
+
+def _sign_laws(setting: Setting) -> Laws | None:
+    oracle, eta = setting.oracle, setting.learning_rate
+    noise = _sign_noise(setting)
+    if noise is None:
+        return None
+    scale, nu = noise
+    problem = oracle.problem
+    if isinstance(problem, Quadratic) and problem.hessian.ndim == 1:
+        optimizer, sde = _sign_curves(setting, problem, scale, nu)
+        about = "exact: the lattice law of the algorithm, the backward equation of the SDE"
+        return Laws(optimizer, None, sde, about=about)
+    model = _quadratic_model(problem)
+    if model is None or not np.all(scale == scale[0]):
+        return None
+    excess = theory.sign.stationary_excess_loss(len(scale), eta, scale[0], nu)
+    return Laws(*[model.minimum + excess] * 3, about=f"{model.about}, leading order in η")
+
+
+def _sign_curves(setting: Setting, problem: Quadratic, scale, nu) -> tuple[Curve, Curve]:
+    """E f at the times asked for, a sum over independent coordinates."""
+    eta, steps = setting.learning_rate, np.rint(setting.time / setting.learning_rate).astype(int)
+    optimizer, sde = np.zeros(len(steps)), np.zeros(len(steps))
+    h, minimizer = np.asarray(problem.hessian, float), np.asarray(problem.minimizer, float)
+    for lam, center, sigma, x0 in zip(h, minimizer, scale, setting.x0, strict=True):
+
+        def gradient(x, lam=lam, center=center):
+            return lam * (x - center)
+
+        def mean_sign(x, gradient=gradient, sigma=sigma):
+            return _mean_sign(gradient(x) / sigma, nu)
+
+        def loss(x, lam=lam, center=center):
+            return lam / 2 * (x - center) ** 2
+
+        chain = theory.sign.lattice_moments(
+            gradient,
+            lambda z, sigma=sigma: (1 + _mean_sign(z / sigma, nu)) / 2,
+            eta, float(x0), int(steps.max()), {"loss": loss},
+        )  # fmt: skip
+        optimizer += chain["loss"][steps]
+        reach = abs(x0 - center) + 12 * np.sqrt(eta * (eta + sigma / lam))
+        for i, t in enumerate(setting.time):
+            if t == 0:
+                sde[i] += loss(float(x0))
+                continue
+            sde[i] += theory.backward_equation.expectation(
+                loss,
+                lambda x, m=mean_sign: -m(x),
+                lambda x, m=mean_sign: np.sqrt(eta * np.maximum(1 - m(x) ** 2, 0)),
+                float(x0), float(t), domain=(center - reach, center + reach), tolerance=1e-4,
+            )  # fmt: skip
+    return optimizer, sde
+
+
+def _mean_sign(s: np.ndarray, nu: float) -> np.ndarray:
+    """E sign(g) at the signal-to-noise ratio s = ∇f/σ."""
+    return erf(s / np.sqrt(2)) if np.isinf(nu) else 2 * theory.sign.centred_cdf(s, nu)
+
+
+def _sign_noise(setting: Setting) -> tuple[np.ndarray, float] | None:
+    oracle, shape = setting.oracle, np.shape(setting.x0)
+    if isinstance(oracle, StudentTNoise):
+        return np.broadcast_to(oracle.scale, shape).astype(float), float(oracle.degrees_of_freedom)
+    if isinstance(oracle, GaussianNoise) and oracle.root is None:
+        variance = lineax.diagonal(oracle.covariance(jnp.asarray(setting.x0)))
+        return np.sqrt(np.asarray(variance, float)), np.inf
+    return None
+
+
+def _has_covariance(oracle: Oracle) -> bool:
+    nu = oracle.degrees_of_freedom if isinstance(oracle, StudentTNoise) else np.inf
+    return bool(nu > 2)
+
+
+class _Model(NamedTuple):
+    quadratic: Quadratic
+    minimum: float
+    about: str
+
+
+def _quadratic_model(problem: Any) -> _Model | None:
+    """The problem's second-order expansion at its minimiser, where that is known."""
+    if not isinstance(problem, LogisticRegression) or problem.regularization <= 0:
+        return None
+    x = problem.minimizer()
+    about = "stationary level, from the quadratic model at the minimiser"
+    return _Model(Quadratic(problem.hessian(x), x), float(problem.loss(x)), about)
+
+
+FAMILIES = {
+    "sgd": Family(
+        optax.sgd, sdes.SGD, _gradient_descent_laws(1), 0.05, "SGD and its SDE of order 1"
+    ),
+    "sgd-order-2": Family(
+        optax.sgd,
+        lambda oracle, learning_rate: sdes.SGD(oracle, learning_rate, order=2),
+        _gradient_descent_laws(2), 0.05, "SGD and its SDE of order 2",
+    ),
+    "sign_sgd": Family(
+        optax.sign_sgd, sdes.SignSGD, _sign_laws, 0.02, "SignSGD and its exact SDE"
+    ),
+    "sign_sgd-linearized": Family(
+        optax.sign_sgd, sdes.LinearizedSignSGD, _sign_laws, 0.02,
+        "SignSGD and its SDE linearised where noise dominates",
+    ),
+}  # fmt: skip
+
+
+def family(name: str) -> Family:
+    """The family of that name.
+
+    Raises:
+        InputError: there is none; the message names the nearest.
+    """
+    _checks.known("optimizer", name, FAMILIES)
+    return FAMILIES[name]

@@ -1,0 +1,151 @@
+"""Figures: matplotlib axes in, matplotlib axes out; `save` writes a file whole or not at all."""
+
+import os
+from typing import Any
+
+import numpy as np
+
+from jaxsde import _checks, _files
+from jaxsde.analysis import Comparison
+from jaxsde.engine import Ensemble
+from jaxsde.families import Laws
+
+OPTIMIZER, SDE, LAW = "#0072b2", "#d55e00", "#444444"  # distinct to the colour-blind
+
+
+def track(
+    ensemble: Ensemble,
+    comparison: Comparison,
+    laws: Laws | None = None,
+    law_time: np.ndarray | None = None,
+    *,
+    title: str = "",
+    observable: str = "loss",
+) -> Any:
+    """Optimizer against SDE: the expected observable, their difference, its law at the end.
+
+    Args:
+        ensemble: of a `Paired` process.
+        comparison: of that ensemble.
+        laws: what theory says.
+        law_time: the times at which it says so.
+        title: over the figure.
+        observable: a scalar one.
+
+    Returns:
+        The matplotlib figure.
+
+    Raises:
+        ImportError: matplotlib is missing (pip install 'jaxsde[plot]').
+    """
+    _checks.extra("matplotlib", "plot")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 6.2), layout="constrained")
+    axes = figure.subplot_mosaic(
+        [["mean", "law"], ["difference", "law"]], width_ratios=(2, 1), height_ratios=(3, 2)
+    )
+    expected(axes["mean"], ensemble, laws, law_time, observable)
+    difference(axes["difference"], comparison, observable)
+    final_law(axes["law"], ensemble, observable)
+    axes["difference"].sharex(axes["mean"])
+    axes["mean"].set_xscale("symlog", linthresh=ensemble.time[ensemble.time > 0].min())
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    return figure
+
+
+def expected(
+    axes: Any,
+    ensemble: Ensemble,
+    laws: Laws | None = None,
+    law_time: np.ndarray | None = None,
+    observable: str = "loss",
+) -> Any:
+    """E of the observable on both sides, ± 2 standard errors, with the laws."""
+    lowest = np.inf
+    for side, color, style in (("optimizer", OPTIMIZER, "-"), ("sde", SDE, "--")):
+        mean = ensemble.mean(f"{side}.{observable}")
+        error = 2 * ensemble.standard_error(f"{side}.{observable}")
+        label = "SDE" if side == "sde" else side
+        axes.plot(ensemble.time, mean, style, color=color, label=label)
+        axes.fill_between(ensemble.time, mean - error, mean + error, color=color, alpha=0.2, lw=0)
+        lowest = min(lowest, np.nanmin(mean))
+    if laws is not None and law_time is not None:
+        _laws(axes, laws, law_time)
+    top = np.nanmax(ensemble.mean(f"optimizer.{observable}"))
+    if lowest > 0 and top > 10 * lowest:
+        axes.set_yscale("log")
+    axes.set_ylabel(f"expected {observable}")
+    axes.legend(frameon=False)
+    _tidy(axes)
+    return axes
+
+
+def _laws(axes: Any, laws: Laws, time: np.ndarray) -> None:
+    curves = (
+        ("law of the optimizer", laws.optimizer, "o", OPTIMIZER),
+        ("law of the SDE as solved", laws.solver, "s", SDE),
+        ("law of the SDE", laws.sde, "D", LAW),
+    )
+    levels = {}
+    for label, curve, marker, color in curves:
+        if curve is None:
+            continue
+        if np.ndim(curve) == 0:
+            levels.setdefault(float(curve), []).append((label, color))
+            continue
+        axes.plot(time, curve, marker, mfc="none", mec=color, ms=6, label=label)
+    for level, lines in levels.items():
+        text = "all laws" if len(lines) == len(curves) else " and ".join(name for name, _ in lines)
+        axes.axhline(level, color=lines[0][1], lw=1, ls=":", label=f"{text}, stationary level")
+
+
+def difference(axes: Any, comparison: Comparison, observable: str = "loss") -> Any:
+    """Optimizer minus SDE with its simultaneous confidence band."""
+    found = comparison.differences[observable]
+    axes.axhline(0, color="black", lw=0.8)
+    axes.fill_between(
+        comparison.time, found.lower, found.upper, color=LAW, alpha=0.25, lw=0,
+        label=f"{comparison.confidence:.0%} band over all times",
+    )  # fmt: skip
+    axes.plot(comparison.time, found.value, color=LAW)
+    axes.set(xlabel="time", ylabel=f"{observable}: optimizer - SDE")
+    if np.any(np.isfinite(found.upper) & (found.upper > found.lower)):
+        reach = np.nanmax(np.abs([found.lower, found.upper]))
+        axes.set_yscale("symlog", linthresh=max(reach / 30, np.finfo(float).tiny))
+    axes.legend(frameon=False)
+    _tidy(axes)
+    return axes
+
+
+def final_law(axes: Any, ensemble: Ensemble, observable: str = "loss") -> Any:
+    """Histograms of the observable over the sampled paths at the last time, up to its 99 %."""
+    samples = {side: ensemble.sample[f"{side}.{observable}"][-1] for side in ("optimizer", "sde")}
+    finite = {side: values[np.isfinite(values)] for side, values in samples.items()}
+    together = np.concatenate(list(finite.values()))
+    axes.set(title=f"law at time {ensemble.time[-1]:.4g}", xlabel=observable, yticks=[])
+    if not together.size:
+        axes.text(0.5, 0.5, "no path is finite", transform=axes.transAxes, ha="center")
+        return axes
+    low, high = np.quantile(together, (0, 0.99))
+    bins = np.linspace(low, high if high > low else low + 1, 36)
+    for (side, values), color in zip(finite.items(), (OPTIMIZER, SDE), strict=True):
+        filled = side == "optimizer"
+        axes.hist(
+            values, bins, density=True, color=color, lw=1.5,
+            histtype="stepfilled" if filled else "step", alpha=0.35 if filled else 1,
+            label="SDE" if side == "sde" else side,
+        )  # fmt: skip
+    axes.legend(frameon=False)
+    _tidy(axes)
+    return axes
+
+
+def _tidy(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def save(figure: Any, path: str | os.PathLike) -> None:
+    """Writes the figure, in the format of the path's suffix."""
+    with _files.atomic(path) as temporary:
+        figure.savefig(temporary, dpi=150)
