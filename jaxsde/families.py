@@ -88,56 +88,61 @@ def _gradient_descent_laws(order: int) -> Callable[[Setting], Laws | None]:
     return laws
 
 
-def _sign_laws(setting: Setting) -> Laws | None:
-    oracle, eta = setting.oracle, setting.learning_rate
-    noise = _sign_noise(setting)
-    if noise is None:
-        return None
-    scale, nu = noise
-    problem = oracle.problem
-    if isinstance(problem, Quadratic) and problem.hessian.ndim == 1:
-        optimizer, sde = _sign_curves(setting, problem, scale, nu)
-        about = "exact: the lattice law of the algorithm, the backward equation of the SDE"
-        return Laws(optimizer, None, sde, about=about)
-    model = _quadratic_model(problem)
-    if model is None or not np.all(scale == scale[0]):
-        return None
-    excess = theory.sign.stationary_excess_loss(len(scale), eta, scale[0], nu)
-    return Laws(*[model.minimum + excess] * 3, about=f"{model.about}, leading order in η")
+def _sign_laws(linearized: bool) -> Callable[[Setting], Laws | None]:
+    def laws(setting: Setting) -> Laws | None:
+        oracle, eta = setting.oracle, setting.learning_rate
+        noise = _sign_noise(setting)
+        if noise is None:
+            return None
+        scale, nu = noise
+        problem = oracle.problem
+        if isinstance(problem, Quadratic) and problem.hessian.ndim == 1:
+            optimizer, sde = _sign_curves(setting, problem, scale, nu, linearized)
+            about = "the lattice law of the algorithm and the backward equation of the SDE, exact"
+            if linearized:
+                return Laws(optimizer, None, sde, about)
+            # Euler-Maruyama at dt = η has the algorithm's first two conditional moments.
+            solver = sde + setting.dt / eta * (optimizer - sde)
+            return Laws(optimizer, solver, sde, f"{about}; as solved to first order in dt")
+        model = _quadratic_model(problem)
+        if model is None or not np.all(scale == scale[0]):
+            return None
+        excess = theory.sign.stationary_excess_loss(len(scale), eta, scale[0], nu)
+        return Laws(*[model.minimum + excess] * 3, about=f"{model.about}, leading order in η")
+
+    return laws
 
 
-def _sign_curves(setting: Setting, problem: Quadratic, scale, nu) -> tuple[Curve, Curve]:
-    """E f at the times asked for, a sum over independent coordinates."""
+def _sign_curves(
+    setting: Setting, problem: Quadratic, scale: np.ndarray, nu: float, linearized: bool
+) -> tuple[Curve, Curve]:
+    """E f of the optimizer and of the SDE, a sum over independent coordinates."""
     eta, steps = setting.learning_rate, np.rint(setting.time / setting.learning_rate).astype(int)
     optimizer, sde = np.zeros(len(steps)), np.zeros(len(steps))
     h, minimizer = np.asarray(problem.hessian, float), np.asarray(problem.minimizer, float)
-    for lam, center, sigma, x0 in zip(h, minimizer, scale, setting.x0, strict=True):
+    for lam, sigma, y0 in zip(h, scale, setting.x0 - minimizer, strict=True):
 
-        def gradient(x, lam=lam, center=center):
-            return lam * (x - center)
+        def loss(y, lam=lam):
+            return lam / 2 * y**2
 
-        def mean_sign(x, gradient=gradient, sigma=sigma):
-            return _mean_sign(gradient(x) / sigma, nu)
+        def mean_sign(y, lam=lam, sigma=sigma):
+            s = lam * y / sigma
+            return theory.sign.slope(nu) * s if linearized else _mean_sign(s, nu)
 
-        def loss(x, lam=lam, center=center):
-            return lam / 2 * (x - center) ** 2
+        def diffusion(y, mean_sign=mean_sign):
+            return np.sqrt(eta * np.maximum(1 - mean_sign(y) ** 2, 0))
 
         chain = theory.sign.lattice_moments(
-            gradient,
+            lambda y, lam=lam: lam * y,
             lambda z, sigma=sigma: (1 + _mean_sign(z / sigma, nu)) / 2,
-            eta, float(x0), int(steps.max()), {"loss": loss},
+            eta, float(y0), int(steps.max()), {"loss": loss},
         )  # fmt: skip
         optimizer += chain["loss"][steps]
-        reach = abs(x0 - center) + 12 * np.sqrt(eta * (eta + sigma / lam))
+        reach = abs(y0) + 12 * np.sqrt(eta * (eta + sigma / abs(lam)))
         for i, t in enumerate(setting.time):
-            if t == 0:
-                sde[i] += loss(float(x0))
-                continue
-            sde[i] += theory.backward_equation.expectation(
-                loss,
-                lambda x, m=mean_sign: -m(x),
-                lambda x, m=mean_sign: np.sqrt(eta * np.maximum(1 - m(x) ** 2, 0)),
-                float(x0), float(t), domain=(center - reach, center + reach), tolerance=1e-4,
+            sde[i] += loss(float(y0)) if t == 0 else theory.backward_equation.expectation(
+                loss, lambda y, m=mean_sign: -m(y), diffusion, float(y0), float(t),
+                domain=(-reach, reach), tolerance=1e-4 * loss(reach),
             )  # fmt: skip
     return optimizer, sde
 
@@ -187,10 +192,10 @@ FAMILIES = {
         _gradient_descent_laws(2), 0.05, "SGD and its SDE of order 2",
     ),
     "sign_sgd": Family(
-        optax.sign_sgd, sdes.SignSGD, _sign_laws, 0.02, "SignSGD and its exact SDE"
+        optax.sign_sgd, sdes.SignSGD, _sign_laws(False), 0.02, "SignSGD and its exact SDE"
     ),
     "sign_sgd-linearized": Family(
-        optax.sign_sgd, sdes.LinearizedSignSGD, _sign_laws, 0.02,
+        optax.sign_sgd, sdes.LinearizedSignSGD, _sign_laws(True), 0.02,
         "SignSGD and its SDE linearised where noise dominates",
     ),
 }  # fmt: skip

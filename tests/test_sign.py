@@ -51,7 +51,9 @@ def test_the_optimizers_stationary_variance_is_the_corrected_one(nu, key):
     assert np.all(np.abs(simulated - lattice_variances(nu)) < BOUND * error)
 
     corrected = sign.stationary_variance(PROBLEM, SIGMA, ETA, discrete, nu)
-    published = sign.stationary_variance(PROBLEM, SIGMA, ETA, degrees_of_freedom=nu, linearised=True)
+    published = sign.stationary_variance(
+        PROBLEM, SIGMA, ETA, degrees_of_freedom=nu, linearised=True
+    )
     next_order = corrected * (RATIOS / (2 * sign.slope(nu))) ** 2  # v₀², relative
     assert np.all(np.abs(simulated - corrected) < BOUND * error + 2 * next_order)
     assert np.all((np.abs(simulated - published) > 3 * BOUND * error)[1:])

@@ -225,14 +225,14 @@ def _difference(first, second, value, error, parts: list[tuple[Ensemble, str]]) 
 
 def _heaviest(sample: Float[np.ndarray, "T *shape s"]) -> float:
     """The share of the sampled variance that one path carries, the median over varying times."""
-    values = np.where(np.isfinite(sample), sample, np.nan).astype(np.float64)
-    if values.shape[-1] < 100:
-        return 0.0
-    centred = (values - np.nanmedian(values, axis=-1, keepdims=True)) ** 2
-    total = np.nansum(centred, axis=-1)
-    varying = total > 0
-    share = np.nanmax(np.nan_to_num(centred), axis=-1)[varying] / total[varying]
-    return float(np.median(share)) if share.size else 0.0
+    rows = sample.reshape(-1, sample.shape[-1]).astype(np.float64)
+    shares = []
+    for row in rows:
+        finite = row[np.isfinite(row)]
+        square = (finite - np.median(finite)) ** 2 if finite.size >= 100 else np.zeros(0)
+        if square.any():
+            shares.append(square.max() / square.sum())
+    return float(np.median(shares)) if shares else 0.0
 
 
 def _pathwise_equal(ensemble: Ensemble) -> bool:

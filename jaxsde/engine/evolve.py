@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 from jaxsde import _checks
 from jaxsde.engine import noise, statistics
 from jaxsde.engine.batching import OverPaths, Paths, Struct, shared_state
-from jaxsde.engine.observables import Observable, observe
+from jaxsde.engine.observables import Observable, observe, resolve
 
 SAMPLE = 4096  # the paths whose values are kept at recorded times
 
@@ -211,7 +211,7 @@ def evolve(
     first_path: int | UInt32[Array, ""],
     first_step: int | Int[Array, ""],
     records: Int[Array, " T"],
-    observables: Mapping[str, Observable],
+    observables: Mapping[str, Callable | Observable] | None = None,
     limit: int | UInt32[Array, ""] | None = None,
     even: bool = False,
 ) -> tuple[Paths, dict[str, Record]]:
@@ -227,14 +227,15 @@ def evolve(
         first_path: the global index of the first of these paths.
         first_step: the step at which `paths` are.
         records: steps to record, ascending, from `first_step` on; the last is where it ends.
-        observables: by name.
+        observables: functions of the position by name, as in `simulate`.
         limit: only paths with a global index below it are counted; all by default.
         even: a promise that `first_step` and all records are even, which halves what is compiled.
 
     Returns:
         The paths at the last recorded step, and by observable the records.
     """
-    evolution = Evolution.of(process, paths, observables)
+    watched = resolve(process, observables, paths.start.tree)
+    evolution = Evolution.of(process, paths, watched)
     words = noise.key_words(key)
     return evolution(paths, words, first_path, first_step, records, limit, even)
 

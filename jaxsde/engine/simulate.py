@@ -136,9 +136,7 @@ def simulate(
 def _record_steps(records: Any, steps: int) -> Int[np.ndarray, " T"]:
     if np.ndim(records) == 0:
         count = _checks.at_least("records", records, 1)
-        spaced = np.linspace(0, steps, min(count, steps) + 1)
-        stride = 2 if 2 * count <= steps and steps % 2 == 0 else 1  # even steps compile faster
-        return np.unique(stride * np.round(spaced / stride).astype(np.int64))
+        return np.rint(np.linspace(0, steps, min(count, steps) + 1)).astype(np.int64)
     chosen = np.asarray(records)
     whole = np.issubdtype(chosen.dtype, np.integer) and chosen.ndim == 1 and chosen.size > 0
     if not whole or chosen[0] < 0 or chosen[-1] > steps or np.any(np.diff(chosen) <= 0):

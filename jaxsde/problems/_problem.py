@@ -5,9 +5,16 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, PyTree, Scalar
+import jax.numpy as jnp
+from jaxtyping import Array, Scalar
 
-Point = PyTree[Float[Array, "..."]]
+from jaxsde import _checks
+
+
+def check_shape(x: Array, shape: tuple[int, ...]) -> None:
+    """Refuses a point of another shape than the problem's."""
+    if jnp.shape(x) != shape:
+        raise _checks.InputError(f"x must have the problem's shape {shape}, got {jnp.shape(x)}")
 
 
 class Problem(eqx.Module):

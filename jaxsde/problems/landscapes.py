@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Scalar
 
 from jaxsde import _checks
-from jaxsde.problems._problem import Problem
+from jaxsde.problems._problem import Problem, check_shape
 
 
 class Rosenbrock(Problem):
@@ -51,10 +51,12 @@ class EmbeddedSaddle(Problem):
 
     def loss(self, x: Float[Array, " d"]) -> Scalar:
         """Σᵢ hᵢ xᵢ²/2 + (λ/4) xᵢ⁴ - (ξ/3) xᵢ³."""
+        check_shape(x, self.hessian.shape)
         return jnp.sum(self.hessian * x**2 / 2 + self.quartic / 4 * x**4 - self.cubic / 3 * x**3)
 
     def gradient(self, x: Float[Array, " d"]) -> Float[Array, " d"]:
         """h x + λ x³ - ξ x²."""
+        check_shape(x, self.hessian.shape)
         return self.hessian * x + self.quartic * x**3 - self.cubic * x**2
 
 

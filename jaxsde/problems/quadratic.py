@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from jaxsde import _checks
-from jaxsde.problems._problem import Problem
+from jaxsde.problems._problem import Problem, check_shape
 
 
 class Quadratic(Problem):
@@ -46,7 +46,6 @@ class Quadratic(Problem):
 
     def gradient(self, x: Float[Array, " d"]) -> Float[Array, " d"]:
         """H (x - x*)."""
-        displacement = x - self.minimizer
-        return (
-            self.hessian * displacement if self.hessian.ndim == 1 else self.hessian @ displacement
-        )
+        check_shape(x, self.minimizer.shape)
+        H, displacement = self.hessian, x - self.minimizer
+        return H * displacement if H.ndim == 1 else H @ displacement

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Scalar
 
 from jaxsde import _checks
-from jaxsde.problems._problem import Problem
+from jaxsde.problems._problem import Problem, check_shape
 
 
 class LogisticRegression(Problem):
@@ -45,12 +45,14 @@ class LogisticRegression(Problem):
 
     def loss(self, x: Float[Array, " d"]) -> Scalar:
         """Mean cross-entropy plus (r/2) |x|²; softplus(z) - y z is -log p(y) at logit z = Ax."""
+        check_shape(x, self.features.shape[1:])
         z = self.features @ x
         cross_entropy = jnp.mean(jax.nn.softplus(z) - self.labels * z)
         return cross_entropy + self.regularization / 2 * jnp.sum(x**2)
 
     def gradient(self, x: Float[Array, " d"]) -> Float[Array, " d"]:
         """Aᵀ (sigmoid(Ax) - y) / n + r x."""
+        check_shape(x, self.features.shape[1:])
         z = self.features @ x
         residual = jax.nn.sigmoid(z) - self.labels
         return self.features.T @ residual / self.labels.size + self.regularization * x

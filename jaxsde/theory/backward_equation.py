@@ -90,11 +90,20 @@ def _solve(u, b, s, dx, time):
 
 
 def _generator(b, s, dx):
-    """Bands (lower, diagonal, upper) of b ∂x + (s²/2) ∂xx, with u_x = 0 at both ends."""
+    """Bands (lower, diagonal, upper) of b ∂x + (s²/2) ∂xx, with u_x = 0 at both ends.
+
+    At an end where the path is driven inwards and hardly diffuses (|b| dx > s²), u_x = 0 would
+    make a layer that the grid cannot resolve and whose oscillations travel inwards; there the
+    one-sided b ∂x is taken alone.
+    """
     D, advection = s**2 / (2 * dx**2), b / (2 * dx)
-    lower, upper = D - advection, D + advection
+    lower, diagonal, upper = D - advection, -2 * D, D + advection
     upper[0], lower[-1] = 2 * D[0], 2 * D[-1]
-    return lower[1:], -2 * D, upper[:-1]
+    if b[0] * dx > s[0] ** 2:
+        upper[0], diagonal[0] = b[0] / dx, -b[0] / dx
+    if -b[-1] * dx > s[-1] ** 2:
+        lower[-1], diagonal[-1] = -b[-1] / dx, b[-1] / dx
+    return lower[1:], diagonal, upper[:-1]
 
 
 def _factored(generator, dt):

@@ -4,6 +4,7 @@ from scipy.special import erf, ndtr
 from scipy.stats import norm
 
 from jaxsde._checks import InputError
+from jaxsde.problems import Quadratic
 from jaxsde.theory import sign
 from jaxsde.theory.backward_equation import expectation
 
@@ -65,6 +66,30 @@ def test_ends_reflect():
         tolerance=1e-9,
     )
     np.testing.assert_allclose(mean_square, 1 / 3, atol=1e-9, rtol=0)
+
+
+def test_starts_where_nothing_diffuses():
+    """Sign descent far out is a drift of -1 with no noise; the lattice law bounds the level."""
+    eta, curvature, scale = 0.02, 5.0, 0.5
+
+    def mean_sign(x):
+        return erf(curvature * x / scale / np.sqrt(2))
+
+    loss = [
+        expectation(
+            lambda x: curvature * x**2 / 2,
+            lambda x: -mean_sign(x),
+            lambda x: np.sqrt(eta * (1 - mean_sign(x) ** 2)),
+            1.0,
+            time,
+            domain=(-2, 2),
+            tolerance=1e-5,
+        )
+        for time in (0.4, 4.0)
+    ]
+    assert loss[0] == pytest.approx(curvature * 0.6**2 / 2, rel=1e-6)  # x = 1 - t
+    level = sign.stationary_variance(Quadratic([curvature]), scale, eta)[0] * curvature / 2
+    assert loss[1] == pytest.approx(level, rel=0.02)  # its next order, v₀² = 0.016
 
 
 def test_weak_error_of_sign_descent_is_of_order_one():

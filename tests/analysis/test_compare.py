@@ -1,0 +1,137 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.stats
+
+from jaxsde import InputError, OptimizerProcess, Paired, SDEProcess, compare, simulate
+from jaxsde.engine import Ensemble, Moments
+from jaxsde.oracles import GaussianNoise
+from jaxsde.problems import DoubleWell, Quadratic
+from jaxsde.sdes import SGD
+
+PROBLEM = Quadratic([1.0, 3.0])
+ORACLE = GaussianNoise(PROBLEM, 0.5)
+ETA = 0.1
+X0 = np.ones(2, np.float32)
+
+
+def pair(substeps, oracle=ORACLE, eta=ETA):
+    optimizer = OptimizerProcess(optax.sgd, {"learning_rate": eta}, oracle)
+    return Paired(optimizer, SDEProcess(SGD(oracle, eta), eta / substeps), substeps)
+
+
+def ensemble(values, key, **settings):
+    """An ensemble of given values `(T, paths)`."""
+    paths = values.shape[-1]
+    moments = Moments(np.full(len(values), paths), values.mean(-1), values.var(-1, ddof=0) * paths)
+    metadata = json.dumps({"key": key, "dtype": "float64"} | settings)
+    time = np.arange(len(values), dtype=float)
+    return Ensemble(time, time.astype(int), {"loss": moments}, {"loss": values}, paths, metadata)
+
+
+def test_the_band_is_sidaks_over_all_times_and_holds():
+    """400 pairs without a difference; at most 5 % may show one. P(more than 38 | 5 %) < 1e-4."""
+    rng = np.random.default_rng(7)
+    alarms = 0
+    for _ in range(400):
+        first, second = (ensemble(rng.normal(size=(20, 50)), [0, i]) for i in range(2))
+        found = compare(first, second).differences["loss"]
+        alarms += found.shown
+    assert alarms <= 38
+    assert alarms >= 6  # independent times make Šidák exact; P(fewer than 6 | 5 %) < 5e-4
+    critical = (found.upper - found.value) / found.standard_error
+    level = 1 - 2 * scipy.stats.t.sf(critical, 49)
+    np.testing.assert_allclose(level**20, 0.95, rtol=1e-12)
+
+
+def test_a_difference_that_is_there_is_found_where_it_is():
+    rng = np.random.default_rng(8)
+    values = rng.normal(size=(6, 4000))
+    shifted = rng.normal(size=(6, 4000)) + np.array([0, 0, 0, 0.5, 0, 0])[:, None]
+    found = compare(ensemble(values, [0, 0]), ensemble(shifted, [0, 1]))
+    assert found.differences["loss"].largest.at == (3,)
+    assert found.differences["loss"].value[3] == pytest.approx(-0.5, abs=0.1)
+    assert "the two differ (4,000 paths" in found.verdict
+    assert "at t = 3" in found.verdict
+
+
+def test_no_difference_is_reported_with_what_it_could_hide():
+    rng = np.random.default_rng(9)
+    first, second = (ensemble(rng.normal(1, 1, (6, 4000)), [0, i]) for i in range(2))
+    found = compare(first, second)
+    bound, at = found.differences["loss"].resolution
+    band = found.differences["loss"]
+    assert bound == max(np.abs(band.lower).max(), np.abs(band.upper).max())
+    assert "no difference shown (4,000 paths, 95% confidence over all times)" in found.verdict
+    assert f"at most {bound:.2g}" in found.verdict
+    assert f"t = {at[0]:g}" in found.verdict
+
+
+def test_pairing_shrinks_the_error_and_agrees_with_independent_runs(key):
+    keys = jax.random.split(key, 3)
+    settings = {"steps": 40, "paths": 4000, "records": 4}
+    paired = compare(simulate(pair(4), X0, key=keys[0], **settings))
+    optimizer = simulate(pair(4).optimizer, X0, key=keys[1], **settings)
+    sde = simulate(pair(4).sde, X0, key=keys[2], **(settings | {"steps": 160}))
+    apart = compare(optimizer, sde)
+    a, b = paired.differences["loss"], apart.differences["loss"]
+    assert np.all(a.standard_error[1:] * 5 < b.standard_error[1:])
+    # 4 normal statistics: a false alarm has probability below 3e-4.
+    assert np.all(
+        np.abs(a.value - b.value)[1:] < 4 * np.hypot(a.standard_error, b.standard_error)[1:]
+    )
+    assert paired.integrator.startswith("integrator: EulerMaruyama at dt = 0.025 ")
+
+
+def test_the_same_chain_is_an_identity_paired_or_not(key):
+    other = jax.random.key(5)
+    paired = simulate(pair(1), X0, steps=20, paths=500, key=key, records=4)
+    assert compare(paired).identity
+    assert compare(paired).verdict.startswith("identity")
+    optimizer = simulate(pair(1).optimizer, X0, steps=20, paths=500, key=key, records=4)
+    sde = simulate(pair(1).sde, X0, steps=20, paths=500, key=other, records=4)
+    assert compare(optimizer, sde).identity
+    finer = simulate(pair(2).sde, X0, steps=40, paths=500, key=other, records=4)
+    assert not compare(optimizer, finer).identity
+    unnamed = OptimizerProcess(optax.sgd(ETA), ORACLE, ETA)
+    ours = Paired(unnamed, SDEProcess(SGD(ORACLE, ETA), ETA), 1)
+    assert compare(simulate(ours, X0, steps=20, paths=500, key=key, records=4)).identity
+
+
+def test_survivors_are_named(key):
+    oracle = GaussianNoise(DoubleWell(), 1.0)
+    run = simulate(pair(2, oracle, 0.4), X0, steps=60, paths=500, key=key, records=4)
+    assert 0 < run.used("difference.loss")[-1] < 500
+    assert "Conditional on survival" in compare(run).verdict
+
+
+def test_infinite_variance_gets_no_verdict_on_means():
+    rng = np.random.default_rng(10)
+    heavy = (ensemble(rng.standard_cauchy(size=(6, 4000)), [0, i]) for i in range(2))
+    assert "no verdict on means" in compare(*heavy).verdict
+
+
+def test_bad_input(key):
+    rng = np.random.default_rng(11)
+    first, second = (ensemble(rng.normal(size=(6, 100)), [0, i]) for i in range(2))
+    with pytest.raises(InputError, match="same key"):
+        compare(first, first)
+    with pytest.raises(InputError, match="Paired"):
+        compare(first)
+    with pytest.raises(InputError, match="different times"):
+        compare(first, ensemble(rng.normal(size=(5, 100)), [0, 2]))
+    with pytest.raises(InputError, match="confidence"):
+        compare(first, second, confidence=1.0)
+    run = simulate(
+        pair(1).sde, X0, steps=5, paths=100, key=key, records=5,
+        observables={"loss": lambda x: x, "norm": jnp.linalg.norm},
+    )  # fmt: skip
+    scalar = Ensemble(run.time, run.step, first.moments, first.sample, 100, first.metadata)
+    with pytest.raises(InputError, match="has shape"):
+        compare(run, scalar)
+    with pytest.raises(InputError, match="share no observable"):
+        compare(first, Ensemble(first.time, first.step, {}, {}, 100, second.metadata))

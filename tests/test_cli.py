@@ -1,0 +1,104 @@
+import re
+
+import numpy as np
+import pytest
+
+import jaxsde
+from jaxsde import cli
+from jaxsde.families import FAMILIES
+from jaxsde.problems import NAMED
+
+SMALL = ["--steps", "20", "--paths", "300", "--records", "6"]
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+def run(tmp_path, *arguments):
+    cli.main(["track", *arguments, *SMALL, "--output", str(tmp_path)])
+
+
+def test_track_prints_draws_and_saves(tmp_path, capsys):
+    run(tmp_path, "sgd")
+    printed = capsys.readouterr().out
+    for words in ("optimizer", "its law", "SDE's law as solved", "standard errors off"):
+        assert words in printed
+    assert re.search(r"loss: (the two differ|no difference shown) \(300 paths", printed)
+    ensemble = jaxsde.load(tmp_path / "track-sgd-quadratic.nc")
+    assert ensemble.paths == 300
+    assert ensemble.settings["substeps"] == 4
+    last = ensemble.mean("optimizer.loss")[-1]
+    assert f"{last:.2f}" in printed
+    figure = (tmp_path / "track-sgd-quadratic.png").read_bytes()
+    assert figure.startswith(b"\x89PNG")
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".nc", ".png"]
+
+
+def test_track_counts_divergence_and_ends_normally(tmp_path, capsys):
+    run(tmp_path, "sgd", "--learning-rate", "30")
+    printed = capsys.readouterr().out
+    assert "none left" in printed
+    assert "diverged" in printed
+    assert "Conditional on survival: only 0.0%" in printed
+
+
+def test_student_t_noise_and_float64(tmp_path, capsys):
+    import jax
+
+    try:
+        run(tmp_path, "sign_sgd", "--noise", "student-t", "--problem", "double-well", "--float64")
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    assert jaxsde.load(tmp_path / "track-sign_sgd-double-well.nc").settings["dtype"] == "float64"
+    assert "none known" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sgdd"], "unknown optimizer 'sgdd'; did you mean sgd"),
+        (["sgd", "--problem", "quadratics"], "did you mean quadratic"),
+        (["sgd", "--learning-rate", "-1"], "learning_rate must be positive and finite"),
+        (["sgd", "--learning-rate", "nan"], "learning_rate must be positive and finite"),
+        (["sgd", "--scale", "0"], "scale must be positive"),
+        (["sgd", "--steps", "0"], "steps must be a whole number of at least 1"),
+        (["sgd", "--paths", "-5"], "paths must be a whole number of at least 1"),
+        (["sgd", "--records", "0"], "records must be a whole number of at least 1"),
+        (["sgd", "--substeps", "0"], "substeps must be a whole number of at least 1"),
+        (["sgd", "--noise", "student-t", "--degrees-of-freedom", "0"], "degrees_of_freedom"),
+        (["sgd", "--noise", "student-t", "--degrees-of-freedom", "2"], "does not exist"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["track", *SMALL, *arguments, "--output", str(tmp_path)])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_help_names_every_choice(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["track", "--help"])
+    assert ended.value.code == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for name in (*FAMILIES, *NAMED, "gaussian", "student-t"):
+        assert name in text
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (0.034261, 0.000113, "0.03426(11)"),
+        (13.75, 0.0, "13.75"),
+        (123.456, 4.0, "123.5(40)"),
+        (np.nan, np.nan, "none left"),
+        (1e30, np.inf, "1e+30"),
+    ],
+)
+def test_numbers_carry_their_error(value, error, text):
+    assert cli._value(value, error) == text

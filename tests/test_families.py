@@ -1,0 +1,93 @@
+"""Every pair in the table runs on every kind of noise it allows and stands beside its laws."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxsde import InputError, OptimizerProcess, Paired, SDEProcess, families, simulate
+from jaxsde.oracles import GaussianNoise, StudentTNoise
+from jaxsde.problems import NAMED, LogisticRegression, Quadratic, named
+
+PROBLEM = Quadratic([1.0, 2.5])
+X0 = np.array([0.5, -0.3], np.float32)
+STEPS, SUBSTEPS = 60, 2
+# In every comparison below 4 correlated normal statistics: a false alarm has probability < 4e-5.
+BOUND = 4.5
+
+
+def run(family, oracle, key, x0=X0, steps=STEPS, paths=20_000):
+    eta = family.learning_rate
+    pair = Paired(
+        OptimizerProcess(family.optimizer, {"learning_rate": eta}, oracle),
+        SDEProcess(family.sde(oracle, eta), eta / SUBSTEPS),
+        SUBSTEPS,
+    )
+    return simulate(
+        pair, x0, steps=steps, paths=paths, key=key, records=4, observables=pair.observables()
+    )
+
+
+def off(ensemble, side, law):
+    error = ensemble.standard_error(f"{side}.loss")
+    return np.abs(ensemble.mean(f"{side}.loss") - law)[error > 0] / error[error > 0]
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "student-t"])
+@pytest.mark.parametrize("name", families.FAMILIES)
+def test_both_sides_stand_beside_their_laws(name, noise, key):
+    family = families.family(name)
+    oracle = (
+        GaussianNoise(PROBLEM, 0.3) if noise == "gaussian" else StudentTNoise(PROBLEM, 0.3, 12.0)
+    )
+    ensemble = run(family, oracle, key)
+    eta = family.learning_rate
+    setting = families.Setting(oracle, eta, X0, eta / SUBSTEPS, ensemble.time)
+    laws = family.laws(setting)
+    assert off(ensemble, "optimizer", laws.optimizer).max() < BOUND
+    if laws.solver is not None:
+        assert off(ensemble, "sde", laws.solver).max() < BOUND
+        return
+    bias = 2 * np.abs(laws.optimizer - laws.sde)[1:]  # Euler-Maruyama's own is of this size
+    error = ensemble.standard_error("sde.loss")[1:]
+    assert np.all(np.abs(ensemble.mean("sde.loss") - laws.sde)[1:] < BOUND * error + bias)
+
+
+def test_stationary_levels_of_a_logistic_regression(key):
+    rng = np.random.default_rng(3)
+    features = rng.normal(size=(40, 3))
+    labels = (features @ [1.0, -1.0, 0.5] + rng.logistic(size=40)) > 0
+    problem = LogisticRegression(features, labels, 0.1)
+    oracle = GaussianNoise(problem, 0.2)
+    start = np.asarray(problem.minimizer(), np.float32)
+    for name, accuracy in (("sgd", 0.01), ("sign_sgd", 0.04)):
+        family = families.family(name)
+        ensemble = run(family, oracle, key, start, steps=1200, paths=1500)
+        eta = family.learning_rate
+        setting = families.Setting(oracle, eta, start, eta / SUBSTEPS, ensemble.time)
+        laws, least = family.laws(setting), float(problem.loss(start))
+        error = ensemble.standard_error("optimizer.loss")[-1]
+        excess = ensemble.mean("optimizer.loss")[-1] - least
+        assert abs(excess - (laws.optimizer - least)) < BOUND * error + accuracy * excess
+
+
+def test_no_law_where_none_is_known():
+    setting = families.Setting(StudentTNoise(PROBLEM, 0.3, 1.0), 0.1, X0, 0.1, np.array([0.0, 1.0]))
+    assert families.family("sgd").laws(setting) is None
+    rosenbrock = GaussianNoise(named("rosenbrock").make(), 0.3)
+    setting = setting._replace(oracle=rosenbrock)
+    for family in families.FAMILIES.values():
+        assert family.laws(setting) is None
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_named_problems_are_whole(name):
+    problem, x0 = named(name).make(), named(name).x0
+    assert np.all(np.isfinite(problem.gradient(jax.numpy.asarray(x0))))
+    assert x0.dtype == np.float32
+
+
+def test_unknown_names_bring_the_nearest():
+    with pytest.raises(InputError, match="did you mean sign_sgd"):
+        families.family("signsgd")
+    with pytest.raises(InputError, match="did you mean breast-cancer"):
+        named("breast_cancer")
