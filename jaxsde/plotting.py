@@ -49,7 +49,9 @@ def track(
     difference(axes["difference"], comparison, observable)
     final_law(axes["law"], ensemble, observable)
     axes["difference"].sharex(axes["mean"])
-    axes["mean"].set_xscale("symlog", linthresh=ensemble.time[ensemble.time > 0].min())
+    later = ensemble.time[ensemble.time > 0]
+    if later.size > 1:
+        axes["mean"].set(xscale="log", xlim=(later[0] / 1.15, later[-1] * 1.15))
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     return figure
 
@@ -112,7 +114,7 @@ def difference(axes: Any, comparison: Comparison, observable: str = "loss") -> A
     axes.set(xlabel="time", ylabel=f"{observable}: optimizer - SDE")
     if np.any(np.isfinite(found.upper) & (found.upper > found.lower)):
         reach = np.nanmax(np.abs([found.lower, found.upper]))
-        axes.set_yscale("symlog", linthresh=max(reach / 30, np.finfo(float).tiny))
+        axes.set_yscale("symlog", linthresh=max(reach / 300, np.finfo(float).tiny))
     axes.legend(frameon=False)
     _tidy(axes)
     return axes

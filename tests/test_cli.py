@@ -42,6 +42,8 @@ def test_track_counts_divergence_and_ends_normally(tmp_path, capsys):
     assert "none left" in printed
     assert "diverged" in printed
     assert "Conditional on survival: only 0.0%" in printed
+    run(tmp_path, "sgd", "--learning-rate", "1e30", "--substeps", "1")
+    assert "inf" in capsys.readouterr().out
 
 
 def test_student_t_noise_and_float64(tmp_path, capsys):

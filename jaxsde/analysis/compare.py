@@ -114,7 +114,7 @@ HEAVY = 0.1  # the share at which error bars are not believed
 
 
 def _share(part: float, whole: float) -> str:
-    return f" ({abs(part / whole):.2g} of its value there)" if whole else ""
+    return f" ({abs(part / whole):.2%} of its value there)" if whole else ""
 
 
 def compare(

@@ -14,7 +14,7 @@ from jaxsde.engine.batching import OverPaths
 from jaxsde.engine.observables import Observable, position
 from jaxsde.oracles import GaussianNoise, StudentTNoise
 from jaxsde.problems import Quadratic
-from jaxsde.sdes import SGD, SignSGD
+from jaxsde.sdes import SignSGD
 
 MATRIX = np.array([[2.0, -1.0, 0.5], [0.25, 1.0, 3.0], [-2.0, 0.0, 1.5]])
 
@@ -63,6 +63,7 @@ FUNCTIONS = {  # of x (3,), y (3, 2), s (), all different on every path, and h (
     "constants": lambda x, y, s, h: (h, 2.0 * h, jnp.arange(3), s),
     "softmax": lambda x, y, s, h: jax.nn.softmax(x * h),
     "sum that keeps its axis": lambda x, y, s, h: y - y.mean(axis=0, keepdims=True),
+    "matrix along a new axis": lambda x, y, s, h: jnp.broadcast_to(y[:, None, :], (3, 4, 2)),
     "clip": lambda x, y, s, h: jnp.clip(x, -0.5, jnp.abs(s)),
     "scalar power": lambda x, y, s, h: jnp.abs(x) ** s + h ** jnp.abs(s),
 }
@@ -75,8 +76,13 @@ def test_over_paths_is_vmap(name, x64):
     draw = np.random.default_rng(1).standard_normal
     x, y, s, h = draw((3, PATHS)), draw((3, 2, PATHS)), draw(PATHS), draw(3)
     shapes = [jax.ShapeDtypeStruct(a, jnp.float64) for a in ((3,), (3, 2), (), (3,))]
-    known = jax.vmap(fn, in_axes=(-1, -1, -1, None), out_axes=-1)(x, y, s, h)
-    found = OverPaths(fn, *shapes)(PATHS, x, y, s, h)
+
+    @jax.jit
+    def both(*args):
+        known = jax.vmap(fn, in_axes=(-1, -1, -1, None), out_axes=-1)(*args)
+        return known, OverPaths(fn, *shapes)(PATHS, *args)
+
+    known, found = both(x, y, s, h)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-14), found, known
     )
@@ -142,11 +148,7 @@ LAYOUTS = {
     "sign_sgd": OptimizerProcess(
         optax.sign_sgd, {"learning_rate": 0.1}, StudentTNoise(PROBLEM, 0.5, 1.5)
     ),
-    "adamw": OptimizerProcess(
-        optax.adamw(optax.cosine_decay_schedule(0.1, 50)), GaussianNoise(PROBLEM, 1.0), 0.1
-    ),
     "SignSGD's SDE": SDEProcess(SignSGD(GaussianNoise(PROBLEM, 1.0), 0.1), 0.1),
-    "SGD's SDE": SDEProcess(SGD(GaussianNoise(PROBLEM, np.linspace(1, 2, D)), 0.1, order=2), 0.05),
     "norm-scaled": NormScaled(np.linspace(0.5, 2, D, dtype=np.float32)),
 }
 
@@ -228,3 +230,21 @@ def test_a_random_start_is_not_shared(key):
     assert fixed.state.inner[1].init_params.shape == (3,)
     assert spread.state.inner[1].init_params.shape == (3, 4)
     np.testing.assert_array_equal(spread.state.inner[1].init_params, spread.state.x)
+
+
+class Forgets(NormScaled):
+    """Its memory starts as x0 and is the same number on all paths after a step."""
+
+    def init(self, x0, draw):
+        return {"x": x0, "memory": x0[0]}
+
+    def step(self, k, state, draw):
+        return {"x": state["x"] + draw, "memory": jnp.asarray(k, jnp.float32)}
+
+
+def test_what_differs_at_the_start_alone_is_not_shared(key):
+    fixed = start(Forgets(1.0), jnp.ones(2), key, 4)
+    assert fixed.state["memory"].shape == ()
+    spread = start(Forgets(1.0), RandomStart(Draw((2,), Normal()), lambda z: z), key, 4)
+    np.testing.assert_array_equal(spread.state["memory"], spread.state["x"][0])
+    assert np.unique(spread.state["memory"]).size == 4

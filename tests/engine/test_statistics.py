@@ -18,7 +18,7 @@ def exact(values, used):
     return kept.shape[-1], mean, flat @ flat.T
 
 
-@pytest.mark.parametrize("shape", [(), (3,), (2, 2)])
+@pytest.mark.parametrize("shape", [(), (2, 2)])
 def test_moments_of_a_large_mean_and_a_small_spread(shape, x64):
     values = 1e6 + 1e-3 * np.random.default_rng(0).standard_normal((*shape, 50))
     count, mean, deviation = exact(values, slice(None))

@@ -1,3 +1,4 @@
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
@@ -18,20 +19,22 @@ POINTS = np.array([[0.5, -1.0, 3.0], [0.0, 0.0, 0.0], [1.0, 2.0, -40.0]])
 ETA = 0.04
 
 
-def coefficients(sde, x):
-    """Drift and diffusion matrix at x, in NumPy."""
-    y = sde.initial(jnp.asarray(x))
-    assert isinstance(y, State)
-    np.testing.assert_array_equal(sde.position(y), x)
+@eqx.filter_jit
+def evaluate(sde, x):
+    y = sde.initial(x)
     diffusion = sde.diffusion(0.0, y, None)
-    columns = [diffusion.mv(like(diffusion.in_structure(), e)) for e in np.eye(len(x))]
-    return np.asarray(sde.drift(0.0, y, None).X), np.stack([c.X for c in columns], axis=1)
+    leaves, treedef = jax.tree.flatten(diffusion.in_structure())
+    assert [leaf.shape for leaf in leaves] == [x.shape]
+    columns = [diffusion.mv(treedef.unflatten([e])).X for e in jnp.eye(x.size)]
+    return y, sde.position(y), sde.drift(0.0, y, None).X, jnp.stack(columns, axis=1)
 
 
-def like(structure, vector):
-    leaves, treedef = jax.tree.flatten(structure)
-    assert [leaf.shape for leaf in leaves] == [vector.shape]
-    return treedef.unflatten([jnp.asarray(vector)])
+def coefficients(sde, x):
+    """Drift and diffusion matrix at x."""
+    y, position, drift, diffusion = evaluate(sde, jnp.asarray(x))
+    assert isinstance(y, State)
+    np.testing.assert_array_equal(position, x)
+    return np.asarray(drift), np.asarray(diffusion)
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -119,13 +122,15 @@ def test_any_pytree_is_a_point():
         def loss(self, x):
             return sum(jnp.sum(leaf**2) / 2 for leaf in jax.tree.leaves(x))
 
-    x = {"w": jnp.full((2, 2), 0.25), "b": jnp.ones(3)}
-    for kind in (SGD, SignSGD, LinearizedSignSGD):
-        sde = kind(GaussianNoise(Squares(), 1.0), ETA)
-        y = sde.initial(x)
-        assert jax.tree.structure(sde.drift(0.0, y, None)) == jax.tree.structure(y)
-        assert jax.tree.structure(sde.brownian_structure(x)) == jax.tree.structure(y)
-        assert sde.diffusion(0.0, y, None).mv(y).X["w"].shape == (2, 2)
+    def check(x):
+        for kind in (SGD, SignSGD, LinearizedSignSGD):
+            sde = kind(GaussianNoise(Squares(), 1.0), ETA)
+            y = sde.initial(x)
+            assert jax.tree.structure(sde.drift(0.0, y, None)) == jax.tree.structure(y)
+            assert jax.tree.structure(sde.brownian_structure(x)) == jax.tree.structure(y)
+            assert sde.diffusion(0.0, y, None).mv(y).X["w"].shape == (2, 2)
+
+    jax.eval_shape(check, {"w": jnp.full((2, 2), 0.25), "b": jnp.ones(3)})
 
 
 class NoLaw(Oracle):
