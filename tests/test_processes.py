@@ -1,15 +1,18 @@
+import diffrax
 import jax
 import jax.numpy as jnp
+import lineax as lx
 import numpy as np
 import optax
 import pytest
 
 from jaxsde import InputError, OptimizerProcess, Paired, SDEProcess, of_state, simulate
 from jaxsde.engine import Draw, Normal, StudentT
+from jaxsde.engine.observables import Observable, position
 from jaxsde.oracles import GaussianNoise, StudentTNoise
 from jaxsde.problems import Quadratic, Rosenbrock
-from jaxsde.processes import Sides
-from jaxsde.sdes import SGD, SignSGD
+from jaxsde.processes import PairedDraw, Sides
+from jaxsde.sdes import SGD, SignSGD, from_diffrax
 
 H = np.array([2.0, 1.0, 0.5])
 X0 = np.array([1.0, -2.0, 0.5])
@@ -134,10 +137,33 @@ def test_a_pairs_observables_are_seen_on_both_sides():
     assert set(ensemble.names) == {*sides, "both"}
     a, b, difference = (ensemble.sample[name] for name in sides)
     np.testing.assert_allclose(difference, a - b, atol=1e-6)
-    ensemble = run(pair, X0.astype(np.float32))
-    assert set(ensemble.names) == {
-        f"{side}.{name}" for side in (*Sides._fields, "difference") for name in ("loss", "position")
-    }
+    names = {f"{side}.{name}" for side in (*Sides._fields, "difference") for name in ("loss", "x")}
+    assert set(pair.lift({"x": Observable(position)} | offered(pair))) == names
+
+
+def offered(process):
+    return {name: Observable(fn) for name, fn in process.observables().items()}
+
+
+def test_the_sdes_clock_runs_on_through_the_substeps(x64):
+    # dX = t dt from t0 = 1, which Euler-Maruyama sums to Σ (1 + m dt) dt over the substeps m.
+    terms = diffrax.MultiTerm(
+        diffrax.ODETerm(lambda t, y, args: t * jnp.ones(3)),
+        diffrax.ControlTerm(
+            lambda t, y, args: lx.DiagonalLinearOperator(jnp.zeros(3)),
+            diffrax.UnsafeBrownianPath((3,), jax.random.key(0)),
+        ),
+    )
+    oracle, s, steps = GaussianNoise(Quadratic(H), 1.0), 3, 4
+    pair = Paired(sgd(oracle), SDEProcess(from_diffrax(terms, t0=1.0), ETA / s), s)
+    draw = PairedDraw(((jnp.zeros(3),),) * s, None)
+    state = pair.init(jnp.asarray(X0), draw)
+    for k in range(steps):
+        state = pair.step(k, state, draw)
+    m = np.arange(s * steps)
+    known = X0 + np.sum((1 + m * ETA / s) * ETA / s)
+    np.testing.assert_allclose(pair.position(state).sde, known, rtol=1e-13)
+    assert (pair.t0, float(pair.dt)) == (1.0, ETA)
 
 
 def test_clocks_that_disagree_are_refused():

@@ -189,12 +189,12 @@ def _bind(equation: Any, arrays: list) -> list:
 
 
 def _spread(array: Any, batched: bool, shape: tuple[int, ...], size: int) -> Array:
-    """The array with shape (*shape, size); it has one path's `shape`, or is a scalar."""
+    """The array broadcast to (*shape, size), from `shape` up to axes of length 1 or a scalar."""
     array = jnp.asarray(array)
     full = (*shape, size)
     if array.shape == full and batched:
         return array
-    if batched:
+    if batched and array.ndim == 1:
         return lax.broadcast_in_dim(array, full, (len(shape),))
     return lax.broadcast_in_dim(array, full, tuple(range(array.ndim)))
 

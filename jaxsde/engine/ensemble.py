@@ -81,7 +81,8 @@ class Ensemble(eqx.Module):
             InputError: it was not asked for (`with_covariance`).
         """
         moments = self._of(name)
-        if moments.deviation.shape == moments.mean.shape:
+        components = int(np.prod(moments.mean.shape[1:]))
+        if moments.deviation.shape[1:] != (components, components):
             raise _checks.InputError(
                 f"no covariance was kept of {name!r}: mark it with jaxsde.with_covariance"
             )
@@ -107,9 +108,11 @@ class Ensemble(eqx.Module):
         tail = (1 - confidence) / 2
         lower = scipy.stats.binom.ppf(tail, n, q) - 1
         upper = scipy.stats.binom.isf(tail, n, q)
-        position = q * (n - 1)
+        position = q * np.maximum(n - 1, 0)
         below, above = _order(values, np.floor(position), n), _order(values, np.ceil(position), n)
-        value = below + (position - np.floor(position)) * (above - below)
+        with np.errstate(invalid="ignore"):  # infinite where no path is left
+            value = below + (position - np.floor(position)) * (above - below)
+        value = np.where(n > 0, value, np.nan)
         return Quantile(value, _order(values, lower, n), _order(values, upper, n))
 
     def to_xarray(self):

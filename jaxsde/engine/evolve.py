@@ -1,5 +1,6 @@
 """Paths through time: pure functions that start an ensemble and advance it between records."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -229,7 +230,7 @@ def evolve(
         records: steps to record, ascending, from `first_step` on; the last is where it ends.
         observables: functions of the position by name, as in `simulate`.
         limit: only paths with a global index below it are counted; all by default.
-        even: a promise that `first_step` and all records are even, which halves what is compiled.
+        even: a promise that `first_step` and all records are even, which saves a selection a step.
 
     Returns:
         The paths at the last recorded step, and by observable the records.
@@ -243,20 +244,20 @@ def evolve(
 def _advance(
     one_step: Callable, halves: Callable, state: PyTree, first, last, even: bool
 ) -> PyTree:
-    """Steps first, ..., last - 1: in pairs that share their noise blocks, odd ends alone."""
+    """Steps first, ..., last - 1, in pairs that share their noise blocks.
+
+    A step outside is computed and dropped: the same arithmetic in the same place rounds the same,
+    so that paths do not depend on where a run was recorded or resumed.
+    """
 
     def both(j, state):
         half = halves(j)
-        return one_step(2 * j + 1, one_step(2 * j, state, half.even), half.odd)
+        for k, draw in ((2 * j, half.even), (2 * j + 1, half.odd)):
+            after = one_step(k, state, draw)
+            if not even:
+                inside = (first <= k) & (k < last)
+                after = jax.tree.map(functools.partial(jnp.where, inside), after, state)
+            state = after
+        return state
 
-    def alone(k, state):
-        half = halves(k // 2)
-        draw = jax.tree.map(lambda even, odd: jnp.where(k % 2 == 0, even, odd), *half)
-        return one_step(k, state, draw)
-
-    if even:
-        return jax.lax.fori_loop(first // 2, last // 2, both, state)
-    until = jnp.minimum(first + first % 2, last)
-    state = jax.lax.fori_loop(first, until, alone, state)
-    state = jax.lax.fori_loop(until // 2, last // 2, both, state)
-    return jax.lax.fori_loop(jnp.maximum(until, last - last % 2), last, alone, state)
+    return jax.lax.fori_loop(first // 2, (last + 1) // 2, both, state)

@@ -122,8 +122,9 @@ class StudentT(Law):
 
         def value(parity):
             w0, w1 = block(2 * coordinate + np.uint32(parity))
-            radius = jnp.sqrt(nu * jnp.expm1(-2 / nu * jnp.log(_uniform(w0, dtype))))
-            return radius * jnp.cos(_angle(w1, dtype))
+            log_u = jnp.log(_uniform(w0, dtype))
+            root = jnp.exp(-log_u / nu) * jnp.sqrt(-jnp.expm1(2 / nu * log_u))  # not of a large sum
+            return jnp.sqrt(nu) * root * jnp.cos(_angle(w1, dtype))
 
         return value(0), value(1)
 

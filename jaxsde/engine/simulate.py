@@ -95,7 +95,7 @@ def simulate(
 
     began = time.monotonic()
     segments = np.array_split(record_steps, min(SEGMENTS, len(record_steps)))
-    even = not np.any(record_steps % 2)
+    even, last = not np.any(record_steps % 2), int(record_steps[-1])
     tally = _Tally(paths)
     for first_path in range(0, paths, size * mesh.size):
         state = _start(process, x0, words, np.uint32(first_path), mesh, size)
@@ -111,10 +111,11 @@ def simulate(
             if progress is not None:
                 jax.block_until_ready(recorded)
                 here = min(size * mesh.size, paths - first_path)
-                done = first_path * steps + here * at
-                progress(Progress(done, paths * steps, time.monotonic() - began))
+                done = first_path * last + here * at
+                progress(Progress(done, paths * last, time.monotonic() - began))
         tally.add(blocks)
-    moments, sample = tally.moments, tally.sample()
+    moments = {name: tally.moments[name] for name in watched}
+    sample = tally.sample()
     settings = {
         "process": eqx.tree_pformat(process, short_arrays=False),
         "x0": eqx.tree_pformat(x0, short_arrays=False),

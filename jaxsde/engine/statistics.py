@@ -42,7 +42,7 @@ def moments(
     if not covariance:
         return Moments(count, mean, jnp.sum(centred**2, axis=-1))
     flat = centred.reshape(-1, value.shape[-1])
-    return Moments(count, mean, flat @ flat.T)
+    return Moments(count, mean, jnp.matmul(flat, flat.T, precision="highest"))
 
 
 def merge(a: Moments, b: Moments) -> Moments:

@@ -5,7 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Scalar
 
 from jaxsde import _checks
@@ -13,8 +13,9 @@ from jaxsde import _checks
 
 def check_shape(x: Array, shape: tuple[int, ...]) -> None:
     """Refuses a point of another shape than the problem's."""
-    if jnp.shape(x) != shape:
-        raise _checks.InputError(f"x must have the problem's shape {shape}, got {jnp.shape(x)}")
+    if not isinstance(x, jax.Array | np.ndarray) or x.shape != shape:
+        got = getattr(x, "shape", jax.tree.structure(x))
+        raise _checks.InputError(f"x must be one array of the problem's shape {shape}, got {got}")
 
 
 class Problem(eqx.Module):

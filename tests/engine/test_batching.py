@@ -244,7 +244,9 @@ class Forgets(NormScaled):
 
 def test_what_differs_at_the_start_alone_is_not_shared(key):
     fixed = start(Forgets(1.0), jnp.ones(2), key, 4)
+    assert fixed.shared == (True, False)
     assert fixed.state["memory"].shape == ()
     spread = start(Forgets(1.0), RandomStart(Draw((2,), Normal()), lambda z: z), key, 4)
+    assert spread.shared == (False, False)
     np.testing.assert_array_equal(spread.state["memory"], spread.state["x"][0])
     assert np.unique(spread.state["memory"]).size == 4

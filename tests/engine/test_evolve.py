@@ -71,7 +71,6 @@ def test_a_run_resumes_at_odd_steps_to_rounding(stops):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, eps, eps), whole.state, parts.state)
 
 
-@pytest.mark.xfail(strict=True, reason="single steps are compiled with other fused multiply-adds")
 def test_a_run_resumes_at_odd_steps_to_the_last_bit():
     (whole, _), (parts, _) = run_in_parts(5)
     assert same(whole, parts)

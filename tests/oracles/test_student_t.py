@@ -38,10 +38,7 @@ def test_the_cdf_is_scipys_in_float64(nu, x64):
     check_law(nu, np.float64, bound=1e-9, relative=1e-9)
 
 
-LOST = pytest.mark.xfail(strict=True, reason="a difference of large gammaln loses the digits")
-
-
-@pytest.mark.parametrize("nu", [pytest.param(n, marks=[LOST] if n >= 30 else []) for n in NU])
+@pytest.mark.parametrize("nu", NU)
 def test_the_cdf_is_scipys_in_float32(nu):
     check_law(nu, np.float32, bound=1e-6, relative=4e-6)
 
