@@ -42,7 +42,7 @@ def test_track_counts_divergence_and_ends_normally(tmp_path, capsys):
     assert "none left" in printed
     assert "diverged" in printed
     assert "Conditional on survival: only 0.0%" in printed
-    run(tmp_path, "sgd", "--learning-rate", "1e30", "--substeps", "1")
+    run(tmp_path, "sgd", "--learning-rate", "1e30")
     assert "inf" in capsys.readouterr().out
 
 
@@ -50,10 +50,10 @@ def test_student_t_noise_and_float64(tmp_path, capsys):
     import jax
 
     try:
-        run(tmp_path, "sign_sgd", "--noise", "student-t", "--problem", "double-well", "--float64")
+        run(tmp_path, "sgd", "--noise", "student-t", "--problem", "double-well", "--float64")
     finally:
         jax.config.update("jax_enable_x64", False)
-    assert jaxsde.load(tmp_path / "track-sign_sgd-double-well.nc").settings["dtype"] == "float64"
+    assert jaxsde.load(tmp_path / "track-sgd-double-well.nc").settings["dtype"] == "float64"
     assert "none known" in capsys.readouterr().out
 
 

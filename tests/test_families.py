@@ -32,8 +32,14 @@ def off(ensemble, side, law):
     return np.abs(ensemble.mean(f"{side}.loss") - law)[error > 0] / error[error > 0]
 
 
-@pytest.mark.parametrize("noise", ["gaussian", "student-t"])
-@pytest.mark.parametrize("name", families.FAMILIES)
+@pytest.mark.parametrize(
+    ("name", "noise"),
+    [
+        *((name, "gaussian") for name in families.FAMILIES),
+        ("sgd", "student-t"),
+        ("sign_sgd", "student-t"),
+    ],
+)
 def test_both_sides_stand_beside_their_laws(name, noise, key):
     family = families.family(name)
     oracle = (
@@ -61,7 +67,7 @@ def test_stationary_levels_of_a_logistic_regression(key):
     start = np.asarray(problem.minimizer(), np.float32)
     for name, accuracy in (("sgd", 0.01), ("sign_sgd", 0.04)):
         family = families.family(name)
-        ensemble = run(family, oracle, key, start, steps=1200, paths=1500)
+        ensemble = run(family, oracle, key, start, steps=400, paths=1500)
         eta = family.learning_rate
         setting = families.Setting(oracle, eta, start, eta / SUBSTEPS, ensemble.time)
         laws, least = family.laws(setting), float(problem.loss(start))

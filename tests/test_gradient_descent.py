@@ -84,12 +84,12 @@ def test_sgd_without_moments_follows_its_exact_quantiles(nu, key):
 def test_sgd_under_cauchy_noise_is_not_averaged(key):
     from jaxsde import Paired
     from jaxsde.analysis import compare
-    from jaxsde.sdes import SignSGD
+    from jaxsde.sdes import LinearizedSignSGD
 
     oracle = StudentTNoise(Quadratic([1.0]), 0.5, 1.0)
     pair = Paired(
         OptimizerProcess(optax.sgd, {"learning_rate": ETA}, oracle),
-        SDEProcess(SignSGD(oracle, ETA), ETA),
+        SDEProcess(LinearizedSignSGD(oracle, ETA), ETA),
     )
     ensemble = simulate(pair, X0[:1], steps=40, paths=4096, key=key, records=5)
     assert "compare quantiles" in compare(ensemble).verdict

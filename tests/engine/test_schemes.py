@@ -1,5 +1,7 @@
 """Declared orders against measured slopes."""
 
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -78,7 +80,7 @@ def test_strong_order_on_one_brownian_path(multiplicative, order):
     if multiplicative:
         errors = [np.abs(x - np.exp(MU - SIGMA**2 / 2 + SIGMA * w)).mean(1) for x in solutions]
     else:  # differences of neighbours have the order of the error
-        errors = [np.abs(a - b).mean(1) for a, b in zip(solutions[:-1], solutions[1:], strict=True)]
+        errors = [np.abs(a - b).mean(1) for a, b in itertools.pairwise(solutions)]
     slope = slopes(np.array(errors), 2.0 ** -levels[: len(errors)])
     half_width = 5 * slope.std(ddof=1) / np.sqrt(20)
     assert abs(slope.mean() - order) < half_width + 0.03  # the fit's own curvature
