@@ -103,7 +103,7 @@ def track(options: Track) -> None:
     times = ensemble.time[rows]
     setting = Setting(oracle, learning_rate, x0, learning_rate / options.substeps, times)
     laws = chosen.laws(setting)
-    _print(options, ensemble, comparison, laws, rows)
+    _print(ensemble, comparison, laws, rows)
 
     title = f"{chosen.about} on {options.problem}, η = {learning_rate:g}, {options.noise} noise"
     title += f", {ensemble.paths:,} paths"
@@ -165,58 +165,60 @@ def _simulate(pair: Paired, x0: np.ndarray, options: Track, paths: int) -> Ensem
         )  # fmt: skip
 
 
-def _print(
-    options: Track, ensemble: Ensemble, comparison: Comparison, laws: Laws | None, rows: np.ndarray
-) -> None:
+def _print(ensemble: Ensemble, comparison: Comparison, laws: Laws | None, rows: np.ndarray) -> None:
     import rich.box
     import rich.console
     import rich.table
 
     console = rich.console.Console(highlight=False)
-    table = rich.table.Table(
-        title=f"expected loss over {ensemble.paths:,} paths; in parentheses one standard error "
-        "in units of the last digits",
-        box=rich.box.SIMPLE_HEAD, title_justify="left",
-    )  # fmt: skip
-    found = comparison.differences["loss"]
-    law_columns = _law_columns(laws, len(rows))
-    headers = ["time", "optimizer", *[h for h in law_columns if h.startswith("its")]]
-    headers += ["SDE", *[h for h in law_columns if not h.startswith("its")], "optimizer - SDE"]
-    diverged = ensemble.diverged("difference.loss")
-    if diverged.any():
-        headers.append("diverged")
-    for header in headers:
-        table.add_column(header, justify="right")
-    for i, t in enumerate(rows):
-        cells = {
-            "time": f"{ensemble.time[t]:.4g}",
-            "optimizer": _with_error(ensemble, "optimizer.loss", t),
-            "SDE": _with_error(ensemble, "sde.loss", t),
-            "optimizer - SDE": _value(float(found.value[t]), float(found.standard_error[t])),
-            "diverged": f"{diverged[t]:,}",
-            **{header: column[i] for header, column in law_columns.items()},
-        }
-        table.add_row(*[cells[header] for header in headers])
-    console.print(table)
-    for line in _law_lines(laws, ensemble, rows):
+    console.print(
+        f"\nExpected loss over {ensemble.paths:,} paths of each; in parentheses one standard "
+        "error\nin units of the last digits."
+    )
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
+    columns = _columns(ensemble, comparison, laws, rows)
+    for header, _ in columns:
+        table.add_column(header, justify="right", no_wrap=True)
+    for cells in zip(*[cells for _, cells in columns], strict=True):
+        table.add_row(*cells)
+    wide = rich.console.Console(width=1000).measure(table).maximum
+    rich.console.Console(width=max(console.width, wide)).print(table)
+    for line in (*_law_lines(laws, ensemble, rows), comparison.verdict):
         console.print(line, soft_wrap=True)
-    console.print(comparison.verdict, soft_wrap=True)
 
 
-def _law_columns(laws: Laws | None, rows: int) -> dict[str, list[str]]:
-    """The laws' columns of the table, by header; stationary levels fill the last row only."""
-    columns = {}
-    if laws is not None:
-        for header, curve in (
-            ("its law", laws.optimizer),
-            ("SDE's law as solved", laws.solver),
-            ("SDE's law", laws.sde),
-        ):
-            if curve is not None and np.ndim(curve):
-                columns[header] = [f"{value:.4g}" for value in np.ravel(curve)]
-            elif curve is not None:
-                columns[header] = [""] * (rows - 1) + [f"→ {curve:.4g}"]
+def _columns(
+    ensemble: Ensemble, comparison: Comparison, laws: Laws | None, rows: np.ndarray
+) -> list[tuple[str, list[str]]]:
+    """Headers and cells; a law known at all times stands to the right of the run it is about.
+
+    Laws known at stationarity only make a last row.
+    """
+    found = comparison.differences["loss"]
+    gaps = [_value(found.value[t], found.standard_error[t]) for t in rows]
+    diverged = ensemble.diverged("difference.loss")[rows]
+    columns = [
+        ("time", [f"{ensemble.time[t]:.4g}" for t in rows]),
+        ("optimizer", _with_errors(ensemble, "optimizer.loss", rows)),
+        ("its law", _curve(laws and laws.optimizer)),
+        ("SDE", _with_errors(ensemble, "sde.loss", rows)),
+        ("law as\nsolved", _curve(laws and laws.solver)),
+        ("law", _curve(laws and laws.sde)),
+        ("optimizer\n- SDE", gaps),
+        ("diverged", [f"{count:,}" for count in diverged] if diverged.any() else []),
+    ]
+    columns = [(header, cells) for header, cells in columns if cells]
+    if laws is not None and isinstance(laws.optimizer, float) and isinstance(laws.solver, float):
+        gap = laws.optimizer - laws.solver
+        last = ["∞, law", f"{laws.optimizer:.5g}", f"{laws.solver:.5g}", f"{gap:.1g}", ""]
+        columns = [
+            (header, [*cells, end]) for (header, cells), end in zip(columns, last, strict=False)
+        ]
     return columns
+
+
+def _curve(law: Any) -> list[str]:
+    return [] if law is None or np.ndim(law) == 0 else [f"{value:.4g}" for value in law]
 
 
 def _law_lines(laws: Laws | None, ensemble: Ensemble, rows: np.ndarray) -> list[str]:
@@ -224,28 +226,31 @@ def _law_lines(laws: Laws | None, ensemble: Ensemble, rows: np.ndarray) -> list[
     if laws is None:
         return ["laws: none known for this problem and noise."]
     lines = [f"laws: {laws.about}."]
-    for side, name, curve in (
-        ("optimizer", "the optimizer's", laws.optimizer),
-        ("sde", "the solved SDE's", laws.solver),
+    if isinstance(laws.sde, float):
+        return [*lines, f"      The SDE itself, in continuous time: {laws.sde:.5g}."]
+    for subject, side, curve in (
+        ("optimizer", "optimizer", laws.optimizer),
+        ("SDE as solved", "sde", laws.solver),
     ):
-        if curve is None or not np.ndim(curve):
+        if curve is None:
             continue
-        mean, error = ensemble.mean(f"{side}.loss")[rows], ensemble.standard_error(f"{side}.loss")
-        error = error[rows]
-        z = np.abs(mean - curve)[error > 0] / error[error > 0]
+        mean = ensemble.mean(f"{side}.loss")[rows]
+        error = ensemble.standard_error(f"{side}.loss")[rows]
+        z = (np.abs(mean - curve) / np.where(error > 0, error, np.nan))[error > 0]
         if z.size:
             lines.append(
-                f"      {side} against {name} own law: at most {z.max():.1f} standard errors off "
+                f"      The {subject} is at most {z.max():.1f} standard errors off its own law, "
                 f"over {z.size} times."
             )
     return lines
 
 
-def _with_error(ensemble: Ensemble, name: str, t: int) -> str:
-    return _value(float(ensemble.mean(name)[t]), float(ensemble.standard_error(name)[t]))
+def _with_errors(ensemble: Ensemble, name: str, rows: np.ndarray) -> list[str]:
+    means, errors = ensemble.mean(name)[rows], ensemble.standard_error(name)[rows]
+    return [_value(*pair) for pair in zip(means, errors, strict=True)]
 
 
-def _value(value: float, error: float) -> str:
+def _value(value: Any, error: Any) -> str:
     """value(error), the error in units of the value's last digit, with two digits."""
     if not np.isfinite(value):
         return "none left"

@@ -81,7 +81,8 @@ def _gradient_descent_laws(order: int) -> Callable[[Setting], Laws | None]:
             stationary = theory.gradient_descent.stationary_covariance(
                 model.quadratic, covariance, eta, law, o
             )
-            levels.append(model.minimum + np.sum(model.quadratic.hessian * stationary) / 2)
+            excess = np.sum(np.asarray(model.quadratic.hessian, float) * stationary) / 2
+            levels.append(model.minimum + float(excess))
         return Laws(*levels, about=model.about)
 
     return laws

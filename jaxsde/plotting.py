@@ -132,6 +132,8 @@ def final_law(axes: Any, ensemble: Ensemble, observable: str = "loss") -> Any:
     low, high = np.quantile(together, (0, 0.99))
     bins = np.linspace(low, high if high > low else low + 1, 36)
     for (side, values), color in zip(finite.items(), (OPTIMIZER, SDE), strict=True):
+        if not np.any((values >= bins[0]) & (values <= bins[-1])):
+            continue
         filled = side == "optimizer"
         axes.hist(
             values, bins, density=True, color=color, lw=1.5,

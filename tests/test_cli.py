@@ -12,19 +12,20 @@ SMALL = ["--steps", "20", "--paths", "300", "--records", "6"]
 
 
 @pytest.fixture(autouse=True)
-def wide_terminal(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "160")
+def terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
 
 
 def run(tmp_path, *arguments):
-    cli.main(["track", *arguments, *SMALL, "--output", str(tmp_path)])
+    cli.main(["track", *SMALL, *arguments, "--output", str(tmp_path)])
 
 
 def test_track_prints_draws_and_saves(tmp_path, capsys):
     run(tmp_path, "sgd")
     printed = capsys.readouterr().out
-    for words in ("optimizer", "its law", "SDE's law as solved", "standard errors off"):
+    for words in ("optimizer", "its law", "law as", "standard errors off"):
         assert words in printed
+    assert "…" not in printed  # every number fits a terminal of 80 columns
     assert re.search(r"loss: (the two differ|no difference shown) \(300 paths", printed)
     ensemble = jaxsde.load(tmp_path / "track-sgd-quadratic.nc")
     assert ensemble.paths == 300
@@ -42,6 +43,8 @@ def test_track_counts_divergence_and_ends_normally(tmp_path, capsys):
     assert "none left" in printed
     assert "diverged" in printed
     assert "Conditional on survival: only 0.0%" in printed
+    run(tmp_path, "sgd", "--learning-rate", "0.5", "--steps", "200")  # the SDE survives
+    assert "none left" in capsys.readouterr().out
     run(tmp_path, "sgd", "--learning-rate", "1e30")
     assert "inf" in capsys.readouterr().out
 
