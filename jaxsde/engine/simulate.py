@@ -24,6 +24,7 @@ from jaxsde.engine.evolve import SAMPLE, Beginning, Evolution, Process, RandomSt
 from jaxsde.engine.observables import Observable, resolve
 
 SEGMENTS = 20  # time segments of a run, so that progress moves
+LANES = 16  # a vector loop's remainder may round differently, so there is none
 CHUNK_COORDINATES = 2**22  # state coordinates a device holds by default
 
 
@@ -67,7 +68,8 @@ def simulate(
         observables: functions of the position by name, marked by `of_state` or `with_covariance`
             where they read the state or their covariance is wanted. By default those that the
             process offers (`loss`), and `position` when it is small.
-        chunk: paths held in memory at a time; by default some four million coordinates a device.
+        chunk: paths held in memory at a time, rounded up to full vectors; by default some four
+            million coordinates a device.
         devices: that share the paths; all by default.
         progress: called after every block of paths and times.
 
@@ -185,7 +187,7 @@ def _paths_per_device(process, x0, dtype, paths: int, chunk: int | None, devices
         leaves = jax.tree.leaves((_struct(x0, dtype), draw))
         chunk = devices * max(1, CHUNK_COORDINATES // sum(leaf.size for leaf in leaves))
     chunk = min(_checks.at_least("chunk", chunk, 1), paths)
-    return -(-chunk // devices)
+    return -(-chunk // (devices * LANES)) * LANES
 
 
 def _specs(paths: Paths) -> Paths:
