@@ -16,7 +16,7 @@ from jaxsde.engine import Draw, Normal, Uniform
 from jaxsde.oracles import GaussianNoise
 from jaxsde.problems import DoubleWell, Quadratic
 
-PATHS, STEPS = 41, 12
+PATHS, STEPS = 91, 12
 X0 = np.array([1.0, -2.0, 0.5], np.float32)
 CALLS = collections.Counter()
 
@@ -53,7 +53,7 @@ def test_the_start_and_the_clock(ensemble, trajectory):
     np.testing.assert_array_equal(trajectory[0], np.broadcast_to(X0[:, None], (3, PATHS)))
     np.testing.assert_array_equal(ensemble.step, np.arange(13))
     np.testing.assert_allclose(ensemble.time, 0.1 * np.arange(13), rtol=1e-6)
-    assert np.unique(trajectory[1:]).size == trajectory[1:].size
+    assert np.unique(trajectory[1:], axis=2).shape == trajectory[1:].shape  # no path twice
 
 
 HARD = OptimizerProcess(
@@ -88,7 +88,7 @@ def test_paths_do_not_depend_on_chunk_devices_even_records_or_number(
     np.testing.assert_array_equal(ensemble.sample["position"], known)
     np.testing.assert_array_equal(ensemble.used("position"), paths)
     exact = known.astype(np.float64)
-    # float32 sums of at most 41 numbers below 4, merged in float64.
+    # float32 sums of at most 91 numbers below 4, merged in float64.
     np.testing.assert_allclose(ensemble.mean("position"), exact.mean(-1), atol=2e-6)
     variance = exact.var(-1, ddof=1)
     np.testing.assert_allclose(ensemble.variance("position"), variance, rtol=1e-5, atol=1e-12)
@@ -96,15 +96,13 @@ def test_paths_do_not_depend_on_chunk_devices_even_records_or_number(
 
 @settings(max_examples=12, derandomize=True, deadline=None)
 @given(records=st.sets(st.integers(0, STEPS), min_size=1))
-def test_odd_records_change_paths_by_rounding_alone(hard_trajectory, records):
+def test_paths_do_not_depend_on_odd_records(hard_trajectory, records):
     records = np.sort(list({*records, 3, 12}))
     sample = run_hard(records).sample["position"]
     even = records % 2 == 0
-    # Twelve steps, some ten roundings each, in numbers of order one.
-    eps = 120 * np.finfo(np.float32).eps
-    np.testing.assert_allclose(sample[even], hard_trajectory[records[even] // 2], eps, eps)
+    np.testing.assert_array_equal(sample[even], hard_trajectory[records[even] // 2])
     other = run_hard(np.arange(13)).sample["position"]
-    np.testing.assert_allclose(sample[~even], other[records[~even]], eps, eps)
+    np.testing.assert_array_equal(sample[~even], other[records[~even]])
 
 
 def test_the_loss_is_the_positions(ensemble, trajectory):
