@@ -112,7 +112,7 @@ class OverPaths(eqx.Module):
         outputs = self._run(size, jax.tree.leaves(args))
         shared = shared or (False,) * len(outputs)
         leaves = [
-            array if once else _spread(array, batched, shape, size)
+            jnp.asarray(array) if once else _spread(array, batched, shape, size)
             for (array, batched), (shape, _), once in zip(
                 outputs, self.out.leaves, shared, strict=True
             )

@@ -18,7 +18,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt32
+from jaxtyping import Array, Float, Integer, PRNGKeyArray, PyTree, UInt32
 
 from jaxsde import _checks
 
@@ -171,7 +171,7 @@ def _block(slot_key: Words, path: UInt32[Array, "..."], coordinate: UInt32[Array
 def pair(
     draws: PyTree[Draw],
     key: UInt32[Array, "2"],
-    j: UInt32[Array, ""] | np.uint32,
+    j: Integer[Array, ""] | np.uint32,
     path: UInt32[Array, " paths"],
     dtype,
 ) -> Halves:

@@ -1,5 +1,7 @@
 """Quadratics: where almost every law has a closed form."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Scalar
@@ -22,7 +24,7 @@ class Quadratic(Problem):
     hessian: Float[Array, " d"] | Float[Array, "d d"]
     minimizer: Float[Array, " d"]
 
-    def __init__(self, hessian: ArrayLike, minimizer: ArrayLike = 0.0):
+    def __init__(self, hessian: ArrayLike | Sequence, minimizer: ArrayLike | Sequence = 0.0):
         hessian = jnp.asarray(hessian, float)
         minimizer = jnp.asarray(minimizer, float)
         if hessian.ndim not in (1, 2) or hessian.shape != hessian.shape[:1] * hessian.ndim:
