@@ -23,6 +23,7 @@ from jaxsde.engine.ensemble import Ensemble
 from jaxsde.engine.evolve import SAMPLE, Beginning, Evolution, Process, RandomStart, Record
 from jaxsde.engine.observables import Observable, resolve
 
+PACKAGES = ("jaxsde", "jax", "jaxlib", "equinox", "optax", "diffrax", "lineax", "numpy")
 SEGMENTS = 20  # time segments of a run, so that progress moves
 LANES = 16  # a vector loop's remainder may round differently, so there is none
 CHUNK_COORDINATES = 2**22  # state coordinates a device holds by default
@@ -93,31 +94,14 @@ def simulate(
     watched = _cast(resolve(process, observables, _struct(x0, dtype)), dtype)
     mesh = paths_mesh(devices)
     size = _paths_per_device(process, x0, dtype, paths, chunk, mesh.size)
-    words = noise.key_words(key)
-
     began = time.monotonic()
-    segments = np.array_split(record_steps, min(SEGMENTS, len(record_steps)))
-    even, last = not np.any(record_steps % 2), int(record_steps[-1])
-    tally = _Tally(paths)
-    for first_path in range(0, paths, size * mesh.size):
-        state = _start(process, x0, words, np.uint32(first_path), mesh, size)
-        blocks, at = [], 0
-        for segment in segments:
-            stops = np.pad(segment, (0, len(segments[0]) - len(segment)), mode="edge")
-            state, recorded = _advance(
-                process, state, words, np.uint32(first_path), np.int32(at),
-                stops.astype(np.int32), watched, np.uint32(paths), mesh, even,
-            )  # fmt: skip
-            at = int(segment[-1])
-            blocks.append(tally.wanted(first_path, recorded, len(segment)))
-            if progress is not None:
-                jax.block_until_ready(recorded)
-                here = min(size * mesh.size, paths - first_path)
-                done = first_path * last + here * at
-                progress(Progress(done, paths * last, time.monotonic() - began))
-        tally.add(blocks)
-    moments = {name: tally.moments[name] for name in watched}
-    sample = tally.sample()
+
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress(Progress(done, total, time.monotonic() - began))
+
+    words = noise.key_words(key)
+    tally = _run(process, x0, words, record_steps, watched, paths, size, mesh, report)
     settings = {
         "process": eqx.tree_pformat(process, short_arrays=False),
         "x0": eqx.tree_pformat(x0, short_arrays=False),
@@ -127,13 +111,45 @@ def simulate(
         "dtype": str(dtype),
         "chunk": size * mesh.size,
         "devices": [str(device.device_kind) for device in mesh.devices.flat],
-        "versions": {p: importlib.metadata.version(p) for p in ("jax", "jaxlib", "numpy")},
+        "versions": {name: _version(name) for name in PACKAGES},
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - began, 3),
         **getattr(process, "settings", dict)(),
     }
     t = float(np.asarray(process.t0)) + record_steps * float(np.asarray(process.dt))
-    return Ensemble(t, record_steps, moments, sample, paths, json.dumps(settings))
+    moments = {name: tally.moments[name] for name in watched}
+    return Ensemble(t, record_steps, moments, tally.sample(), paths, json.dumps(settings))
+
+
+def _run(
+    process, x0, words, record_steps, watched, paths: int, size: int, mesh, report: Callable
+) -> "_Tally":
+    """Chunks of paths through segments of time, `size` paths a device at once."""
+    segments = np.array_split(record_steps, min(SEGMENTS, len(record_steps)))
+    even, last = not np.any(record_steps % 2), int(record_steps[-1])
+    tally = _Tally(paths)
+    for first_path in range(0, paths, size * mesh.size):
+        state = _start(process, x0, words, np.uint32(first_path), mesh, size)
+        here = min(size * mesh.size, paths - first_path)
+        blocks, at = [], 0
+        for segment in segments:
+            stops = np.pad(segment, (0, len(segments[0]) - len(segment)), mode="edge")
+            state, recorded = _advance(
+                process, state, words, np.uint32(first_path), np.int32(at),
+                stops.astype(np.int32), watched, np.uint32(paths), mesh, even,
+            )  # fmt: skip
+            at = int(segment[-1])
+            blocks.append(jax.block_until_ready(tally.wanted(first_path, recorded, len(segment))))
+            report(first_path * last + here * at, paths * last)
+        tally.add(blocks)
+    return tally
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout
+        return "unknown"
 
 
 def _record_steps(records: Any, steps: int) -> Int[np.ndarray, " T"]:
