@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import jax.core
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -26,8 +27,17 @@ def positive(name: str, value: Any) -> None:
         return
     if not np.issubdtype(known.dtype, np.number):
         raise InputError(f"{name} must be a positive number, got {value!r}")
-    if not (np.all(np.isfinite(known)) and np.all(known > 0)):
+    with np.errstate(over="ignore"):
+        held = known.astype(jnp.result_type(float))  # as JAX will hold it
+    if not (np.all(np.isfinite(held)) and np.all(held > 0)):
         raise InputError(f"{name} must be positive and finite, got {_short(known)}")
+
+
+def positive_number(name: str, value: Any) -> None:
+    """Refuses anything but one positive and finite number."""
+    positive(name, value)
+    if np.ndim(value) != 0:
+        raise InputError(f"{name} must be one number, got shape {np.shape(value)}")
 
 
 def at_least(name: str, value: Any, least: int) -> int:

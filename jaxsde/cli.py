@@ -1,20 +1,24 @@
 """The command `jaxsde`; its one part so far is `jaxsde track`."""
 
+import contextlib
 import dataclasses
+import io
+import re
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
 
-from jaxsde import _checks, engine, oracles, problems
-from jaxsde.analysis import Comparison, compare
+from jaxsde import _checks, engine, oracles, plotting, problems
+from jaxsde.analysis import Comparison, compare, with_error
 from jaxsde.engine import Ensemble
 from jaxsde.families import Family, Laws, Setting, family
 from jaxsde.processes import OptimizerProcess, Paired, SDEProcess
 
 ROWS = 9  # times in the printed table
+NOISES = ("gaussian", "student-t")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +35,8 @@ class Track:
     problem: str = "quadratic"
     """What to minimise: quadratic, rosenbrock, embedded-saddle, double-well, breast-cancer."""
 
-    noise: Literal["gaussian", "student-t"] = "gaussian"
-    """Law of the gradient noise."""
+    noise: str = "gaussian"
+    """Law of the gradient noise: gaussian, student-t."""
 
     scale: float | None = None
     """Scale σ of the noise; the problem's own unless given."""
@@ -68,24 +72,36 @@ class Track:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command; bad input ends with one line and exit code 2."""
     try:
-        tyro = _checks.extra("tyro", "cli")
-        _checks.extra("rich", "cli")
-        options = tyro.extras.subcommand_cli_from_dict(
-            {"track": Track},
-            prog="jaxsde",
-            description="Does this SDE describe this optimizer?",
-            args=arguments,
-            config=(tyro.conf.PositionalRequiredArgs,),
-        )
-        track(options)
+        track(_parse(arguments))
     except (_checks.InputError, ImportError) as error:
         print(f"jaxsde: error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
+def _parse(arguments: list[str] | None) -> Track:
+    """The options; what the parser says of wrong ones becomes one line."""
+    tyro = _checks.extra("tyro", "cli")
+    _checks.extra("rich", "cli")
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.extras.subcommand_cli_from_dict(
+                {"track": Track},
+                prog="jaxsde",
+                description="Does this SDE describe this optimizer?",
+                args=arguments,
+                config=(tyro.conf.PositionalRequiredArgs,),
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+        words = re.sub(r"[─│╭╮╰╯]", " ", complaint.getvalue()).split()
+        text = " ".join(words).removeprefix("Parsing error ").removeprefix("Value error ")
+        raise _checks.InputError(text or "the options cannot be read; see --help") from None
+
+
 def track(options: Track) -> None:
     """Runs, prints, draws and saves one comparison."""
-    plotting = _checks.extra("jaxsde.plotting", "plot")
     for module, extra in (("matplotlib", "plot"), ("xarray", "io"), ("h5netcdf", "io")):
         _checks.extra(module, extra)
     engine.use_all_cores()
@@ -96,6 +112,9 @@ def track(options: Track) -> None:
     oracle = _oracle(options, named)
     pair = _pair(chosen, oracle, learning_rate, _checks.at_least("substeps", options.substeps, 1))
     x0 = named.x0.astype(np.float64 if options.float64 else np.float32)
+    if not 0 <= options.seed < 2**32:
+        raise _checks.InputError(f"seed must lie in [0, 2³²), got {options.seed}")
+    _writable(options.output)
     ensemble = _simulate(pair, x0, options, _or(options.paths, named.paths))
 
     comparison = compare(ensemble)
@@ -114,6 +133,14 @@ def track(options: Track) -> None:
     print(f"figure: {stem}.png\nstatistics: {stem}.nc (jaxsde.load reads it)")
 
 
+def _writable(folder: Path) -> None:
+    """Refuses an output folder before a long run rather than after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _checks.InputError(f"output {folder} is no folder to write to: {error}") from error
+
+
 def _or(given: Any, default: Any) -> Any:
     return default if given is None else given
 
@@ -130,6 +157,7 @@ def _records(options: Track) -> np.ndarray:
 def _oracle(options: Track, named: problems.Named) -> oracles.Oracle:
     scale = _or(options.scale, named.scale)
     _checks.positive("scale", scale)
+    _checks.known("noise", options.noise, NOISES)
     if options.noise == "gaussian":
         return oracles.GaussianNoise(named.make(), scale)
     return oracles.StudentTNoise(named.make(), scale, options.degrees_of_freedom)
@@ -165,7 +193,7 @@ def _simulate(pair: Paired, x0: np.ndarray, options: Track, paths: int) -> Ensem
         )  # fmt: skip
 
 
-def _print(ensemble: Ensemble, comparison: Comparison, laws: Laws | None, rows: np.ndarray) -> None:
+def _print(ensemble: Ensemble, comparison: Comparison, laws: Laws, rows: np.ndarray) -> None:
     import rich.box
     import rich.console
     import rich.table
@@ -188,27 +216,27 @@ def _print(ensemble: Ensemble, comparison: Comparison, laws: Laws | None, rows: 
 
 
 def _columns(
-    ensemble: Ensemble, comparison: Comparison, laws: Laws | None, rows: np.ndarray
+    ensemble: Ensemble, comparison: Comparison, laws: Laws, rows: np.ndarray
 ) -> list[tuple[str, list[str]]]:
     """Headers and cells; a law known at all times stands to the right of the run it is about.
 
     Laws known at stationarity only make a last row.
     """
     found = comparison.differences["loss"]
-    gaps = [_value(found.value[t], found.standard_error[t]) for t in rows]
+    gaps = [with_error(found.value[t], found.standard_error[t]) for t in rows]
     diverged = ensemble.diverged("difference.loss")[rows]
     columns = [
         ("time", [f"{ensemble.time[t]:.4g}" for t in rows]),
         ("optimizer", _with_errors(ensemble, "optimizer.loss", rows)),
-        ("its law", _curve(laws and laws.optimizer)),
+        ("its law", _curve(laws.optimizer)),
         ("SDE", _with_errors(ensemble, "sde.loss", rows)),
-        ("law as\nsolved", _curve(laws and laws.solver)),
-        ("law", _curve(laws and laws.sde)),
+        ("law as\nsolved", _curve(laws.solver)),
+        ("law", _curve(laws.sde)),
         ("optimizer\n- SDE", gaps),
         ("diverged", [f"{count:,}" for count in diverged] if diverged.any() else []),
     ]
     columns = [(header, cells) for header, cells in columns if cells]
-    if laws is not None and isinstance(laws.optimizer, float) and isinstance(laws.solver, float):
+    if isinstance(laws.optimizer, float) and isinstance(laws.solver, float):
         gap = laws.optimizer - laws.solver
         last = ["∞, law", f"{laws.optimizer:.5g}", f"{laws.solver:.5g}", f"{gap:.1g}", ""]
         columns = [
@@ -221,17 +249,13 @@ def _curve(law: Any) -> list[str]:
     return [] if law is None or np.ndim(law) == 0 else [f"{value:.4g}" for value in law]
 
 
-def _law_lines(laws: Laws | None, ensemble: Ensemble, rows: np.ndarray) -> list[str]:
+def _law_lines(laws: Laws, ensemble: Ensemble, rows: np.ndarray) -> list[str]:
     """How far the simulated means are from the laws that they should follow."""
-    if laws is None:
-        return ["laws: none known for this problem and noise."]
     lines = [f"laws: {laws.about}."]
     if isinstance(laws.sde, float):
         return [*lines, f"      The SDE itself, in continuous time: {laws.sde:.5g}."]
-    for subject, side, curve in (
-        ("optimizer", "optimizer", laws.optimizer),
-        ("SDE as solved", "sde", laws.solver),
-    ):
+    sides = (("optimizer", "optimizer", laws.optimizer), ("SDE as solved", "sde", laws.solver))
+    for subject, side, curve in sides if laws.errors else ():
         if curve is None:
             continue
         mean = ensemble.mean(f"{side}.loss")[rows]
@@ -242,19 +266,23 @@ def _law_lines(laws: Laws | None, ensemble: Ensemble, rows: np.ndarray) -> list[
                 f"      The {subject} is at most {z.max():.1f} standard errors off its own law, "
                 f"over {z.size} times."
             )
+    if laws.sde is not None:
+        solved = ensemble.mean("sde.loss")[rows] if laws.solver is None else np.ravel(laws.solver)
+        lines.append(_integrator_line(solved, laws.sde, ensemble.time[rows]))
     return lines
+
+
+def _integrator_line(solved: np.ndarray, law: Any, time: np.ndarray) -> str:
+    """The integrator's own error where it is largest, relative to the SDE's law."""
+    with np.errstate(invalid="ignore"):
+        off = np.where(np.isfinite(solved) & (law > 0), solved - law, 0) / np.where(law > 0, law, 1)
+    at = int(np.argmax(np.abs(off)))
+    return (
+        f"      The integrator moves the SDE by at most {off[at]:+.2%} of its law, "
+        f"at t = {time[at]:.4g}."
+    )
 
 
 def _with_errors(ensemble: Ensemble, name: str, rows: np.ndarray) -> list[str]:
     means, errors = ensemble.mean(name)[rows], ensemble.standard_error(name)[rows]
-    return [_value(*pair) for pair in zip(means, errors, strict=True)]
-
-
-def _value(value: Any, error: Any) -> str:
-    """value(error), the error in units of the value's last digit, with two digits."""
-    if not np.isfinite(value):
-        return "none left"
-    digits = 1 - int(np.floor(np.log10(error))) if 0 < error < np.inf else 0
-    if not 0 < digits < 10:
-        return f"{value:.4g}"
-    return f"{value:.{digits}f}({error * 10**digits:.0f})"
+    return [with_error(*pair) for pair in zip(means, errors, strict=True)]

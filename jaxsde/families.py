@@ -15,6 +15,7 @@ from jaxsde.oracles import GaussianNoise, Oracle, StudentTNoise
 from jaxsde.problems import LogisticRegression, Quadratic
 
 Curve = Float[np.ndarray, " T"]
+LATTICE_STEPS = 10_000  # two seconds in ten dimensions, growing with the square
 
 
 class Setting(NamedTuple):
@@ -32,13 +33,15 @@ class Laws(NamedTuple):
 
     `optimizer`, `solver` (the SDE as Euler-Maruyama solves it at its dt) and `sde` (the SDE in
     continuous time) are curves `(T,)` where they are known at all times, or single numbers where
-    only the stationary level is.
+    only the stationary level is. `errors` is False where the loss has no variance, so that its
+    standard errors mean nothing.
     """
 
     optimizer: Curve | float | None
     solver: Curve | float | None
     sde: Curve | float | None
     about: str
+    errors: bool = True
 
 
 class Family(NamedTuple):
@@ -46,9 +49,17 @@ class Family(NamedTuple):
 
     optimizer: Callable[..., optax.GradientTransformation]
     sde: Callable[[Oracle, Any], sdes.SDE]
-    laws: Callable[[Setting], Laws | None]
+    known_laws: Callable[[Setting], Laws | None]
     learning_rate: float
     about: str
+
+    def laws(self, setting: Setting) -> Laws:
+        """The laws at this setting; none where none is known, and why."""
+        try:
+            laws = self.known_laws(setting)
+        except _checks.InputError as error:
+            return Laws(None, None, None, about=f"none at this setting: {error}")
+        return laws or Laws(None, None, None, about="none known for this problem and noise")
 
 
 def _gradient_descent_laws(order: int) -> Callable[[Setting], Laws | None]:
@@ -72,7 +83,12 @@ def _gradient_descent_laws(order: int) -> Callable[[Setting], Laws | None]:
                     )
                     curve = theory.expected_loss(problem, moments)
                 curves.append(np.where(np.isnan(curve), np.inf, curve))  # past float64's range
-            return Laws(*curves, about="closed forms of the first two moments, exact at all times")
+            about = "closed forms of the first two moments, exact at all times"
+            optimizer, solver, sde = curves
+            if _has_loss_variance(oracle):
+                return Laws(optimizer, solver, sde, about)
+            about += "; the loss has no variance, so its errors mean nothing"
+            return Laws(optimizer, solver, sde, about, errors=False)
         model = _quadratic_model(problem)
         if model is None:
             return None
@@ -118,6 +134,8 @@ def _sign_curves(
 ) -> tuple[Curve, Curve]:
     """E f of the optimizer and of the SDE, a sum over independent coordinates."""
     eta, steps = setting.learning_rate, np.rint(setting.time / setting.learning_rate).astype(int)
+    if steps.max() > LATTICE_STEPS:
+        raise _checks.InputError(f"the lattice law takes too long beyond {LATTICE_STEPS:,} steps")
     optimizer, sde = np.zeros(len(steps)), np.zeros(len(steps))
     h, minimizer = np.asarray(problem.hessian, float), np.asarray(problem.minimizer, float)
     for lam, sigma, y0 in zip(h, scale, setting.x0 - minimizer, strict=True):
@@ -162,9 +180,16 @@ def _sign_noise(setting: Setting) -> tuple[np.ndarray, float] | None:
     return None
 
 
+def _degrees_of_freedom(oracle: Oracle) -> float:
+    return float(oracle.degrees_of_freedom) if isinstance(oracle, StudentTNoise) else np.inf
+
+
 def _has_covariance(oracle: Oracle) -> bool:
-    nu = oracle.degrees_of_freedom if isinstance(oracle, StudentTNoise) else np.inf
-    return bool(nu > 2)
+    return _degrees_of_freedom(oracle) > 2
+
+
+def _has_loss_variance(oracle: Oracle) -> bool:
+    return _degrees_of_freedom(oracle) > 4
 
 
 class _Model(NamedTuple):

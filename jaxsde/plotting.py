@@ -51,7 +51,8 @@ def track(
     axes["difference"].sharex(axes["mean"])
     later = ensemble.time[ensemble.time > 0]
     if later.size > 1:
-        axes["mean"].set(xscale="log", xlim=(later[0] / 1.15, later[-1] * 1.15))
+        axes["mean"].set_xscale("log", nonpositive="mask")
+        axes["mean"].set_xlim(later[0] / 1.15, later[-1] * 1.15)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     return figure
 
@@ -136,7 +137,8 @@ def final_law(axes: Any, ensemble: Ensemble, observable: str = "loss") -> Any:
             continue
         filled = side == "optimizer"
         axes.hist(
-            values, bins, density=True, color=color, lw=1.5,
+            values, bins, weights=np.full(values.size, 1 / (values.size * np.diff(bins)[0])),
+            color=color, lw=1.5,
             histtype="stepfilled" if filled else "step", alpha=0.35 if filled else 1,
             label="SDE" if side == "sde" else side,
         )  # fmt: skip

@@ -1,6 +1,8 @@
 """Processes: an optimizer on an oracle, an SDE under a scheme, and the two driven by one noise."""
 
 import dataclasses
+import hashlib
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, overload
 
@@ -33,8 +35,9 @@ class OptimizerProcess(eqx.Module):
     `OptimizerProcess(factory, hyperparameters, oracle)` builds one from data, so that sweeps and
     further runs do not recompile, and takes dt from `hyperparameters["learning_rate"]`.
 
-    Transformations that ask for more get it as optax's own do: `value`, `grad`, `value_fn(x)` and
-    `grad_fn(x)`, the last on the step's own draw.
+    Transformations that ask for more get it as optax's own do: `value`, `grad` and `value_fn(x)`,
+    f without noise; and, if their update names it, `grad_fn(params, i)`, ∇f + Z at params on the
+    step's draw i = 0.
 
     Args:
         optimizer: a `GradientTransformation`, or a factory of one such as `optax.sgd`.
@@ -64,23 +67,37 @@ class OptimizerProcess(eqx.Module):
         if isinstance(optimizer, optax.GradientTransformation):
             self.hyperparameters, self.oracle, dt = None, second, third
         else:
-            self.hyperparameters = {
-                name: jnp.asarray(value) if isinstance(value, float | np.ndarray) else value
-                for name, value in second.items()
-            }
+            if not (callable(optimizer) and isinstance(second, Mapping)):
+                raise _checks.InputError(
+                    "OptimizerProcess takes (gradient transformation, oracle, dt) or (factory, "
+                    "hyperparameters, oracle)"
+                )
             self.oracle, dt = third, second.get("learning_rate")
             if dt is None or callable(dt):
                 raise _checks.InputError(
                     "hyperparameters must hold a number 'learning_rate', which sets dt; for a "
                     "schedule pass OptimizerProcess(optimizer, oracle, dt)"
                 )
-        _checks.positive("learning_rate" if self.hyperparameters else "dt", dt)
+            self.hyperparameters = {
+                name: jnp.asarray(value) if isinstance(value, float | np.ndarray) else value
+                for name, value in (
+                    dict(second) | {"learning_rate": jnp.asarray(dt, float)}
+                ).items()
+            }
+        if not isinstance(self.oracle, Oracle):
+            raise _checks.InputError(f"{type(self.oracle).__name__} is no jaxsde.oracles.Oracle")
+        _checks.positive_number("learning_rate" if self.hyperparameters else "dt", dt)
         self.dt = jnp.asarray(dt, float)
 
     def _transformation(self) -> optax.GradientTransformationExtraArgs:
         optimizer = self.optimizer
         if not isinstance(optimizer, optax.GradientTransformation):
-            optimizer = optimizer(**(self.hyperparameters or {}))
+            try:
+                optimizer = optimizer(**(self.hyperparameters or {}))
+            except TypeError as error:
+                raise _checks.InputError(
+                    f"the optimizer refuses its hyperparameters: {error}"
+                ) from error
         return optax.with_extra_args_support(optimizer)
 
     def noise(self, x0: PyTree) -> PyTree[Draw]:
@@ -97,12 +114,21 @@ class OptimizerProcess(eqx.Module):
         """One update on the oracle's gradient of this draw."""
         x, inner = state
         g = self.oracle.sample_gradient(x, draw)
-        updates, inner = self._transformation().update(
-            g, inner, x,
-            value=self.oracle.problem.loss(x), grad=g, value_fn=self.oracle.problem.loss,
-            grad_fn=lambda params, i=0: self.oracle.sample_gradient(params, draw),
-        )  # fmt: skip
+        update = self._transformation().update
+        updates, inner = update(g, inner, x, **_asked_for(update, self._extras(x, g, draw)))
         return OptimizerState(optax.apply_updates(x, updates), inner)
+
+    def _extras(self, x: PyTree, g: PyTree, draw: PyTree) -> dict[str, Any]:
+        loss = self.oracle.problem.loss
+
+        def grad_fn(params, i=0):
+            if isinstance(i, int) and i != 0:
+                raise _checks.InputError(
+                    f"the optimizer asks for the gradient on draw {i}, but a step has draw 0 only"
+                )
+            return self.oracle.sample_gradient(params, draw)
+
+        return {"value": loss(x), "grad": g, "value_fn": loss, "grad_fn": grad_fn}
 
     def position(self, state: OptimizerState) -> PyTree:
         """x."""
@@ -117,6 +143,17 @@ class OptimizerProcess(eqx.Module):
         plain = self.optimizer is optax.sgd and set(self.hyperparameters or ()) == {"learning_rate"}
         chain = _gradient_chain(self.oracle, self.dt) if plain else None
         return {"dt": float(self.dt), "chain": chain}
+
+
+def _asked_for(update: Callable, extras: dict[str, Any]) -> dict[str, Any]:
+    """The extras that an update names; one with **extra_args gets all but `grad_fn`."""
+    parameters = inspect.signature(update).parameters
+    variadic = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    return {
+        name: extra
+        for name, extra in extras.items()
+        if name in parameters or (variadic and name != "grad_fn")
+    }
 
 
 def _refuse_keys(state: PyTree) -> None:
@@ -134,7 +171,11 @@ def _gradient_chain(oracle: Oracle, learning_rate: Any) -> str | None:
     """A text that two chains x - η (∇f + R ξ) share if they are the same in law."""
     if not isinstance(oracle, GaussianNoise):
         return None
-    return f"{eqx.tree_pformat(oracle, short_arrays=False)} at {float(learning_rate)!r}"
+    leaves, treedef = jax.tree.flatten((oracle, learning_rate))
+    digest = hashlib.sha256(str(treedef).encode())
+    for leaf in leaves:
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 class SDEProcess(eqx.Module):
@@ -154,7 +195,7 @@ class SDEProcess(eqx.Module):
     scheme: EulerMaruyama
 
     def __init__(self, sde, dt, scheme=None):
-        _checks.positive("dt", dt)
+        _checks.positive_number("dt", dt)
         self.sde = sde
         self.dt = jnp.asarray(dt, float)
         self.scheme = EulerMaruyama() if scheme is None else scheme
@@ -218,8 +259,23 @@ class OnSide(eqx.Module):
     def __call__(self, sides: Sides) -> Array:
         """The value."""
         if self.side == "difference":
-            return jax.tree.map(jnp.subtract, self.fn(sides.optimizer), self.fn(sides.sde))
+            # 0.0 makes numbers of booleans and counts
+            return jax.tree.map(
+                lambda a, b: (a + 0.0) - b, self.fn(sides.optimizer), self.fn(sides.sde)
+            )
         return self.fn(getattr(sides, self.side))
+
+
+def _check_same_rate(optimizer: OptimizerProcess, sde: SDEProcess) -> None:
+    mine = (optimizer.hyperparameters or {}).get("learning_rate")
+    its = getattr(sde.sde, "learning_rate", None)
+    if mine is None or its is None:
+        return
+    mine, its = _checks.concrete(mine), _checks.concrete(its)
+    if mine is not None and its is not None and not np.isclose(mine, its):
+        raise _checks.InputError(
+            f"the SDE is of learning rate {its:g}, the optimizer's is {mine:g}"
+        )
 
 
 class Paired(eqx.Module):
@@ -239,7 +295,7 @@ class Paired(eqx.Module):
         substeps: s.
 
     Raises:
-        InputError: the two clocks disagree.
+        InputError: the two clocks, or the two learning rates, disagree.
     """
 
     optimizer: OptimizerProcess
@@ -254,6 +310,7 @@ class Paired(eqx.Module):
                 f"the SDE's dt must be the optimizer's over substeps, {whole / substeps:g}, "
                 f"got {part:g}"
             )
+        _check_same_rate(optimizer, sde)
         self.optimizer = optimizer
         self.sde = sde
         self.substeps = substeps

@@ -5,6 +5,7 @@ import pytest
 
 import jaxsde
 from jaxsde import cli
+from jaxsde.analysis import with_error
 from jaxsde.families import FAMILIES
 from jaxsde.problems import NAMED
 
@@ -74,6 +75,11 @@ def test_student_t_noise_and_float64(tmp_path, capsys):
         (["sgd", "--substeps", "0"], "substeps must be a whole number of at least 1"),
         (["sgd", "--noise", "student-t", "--degrees-of-freedom", "0"], "degrees_of_freedom"),
         (["sgd", "--noise", "student-t", "--degrees-of-freedom", "2"], "does not exist"),
+        (["sgd", "--noise", "laplace"], "unknown noise 'laplace'"),
+        (["sgd", "--learning-rate", "abc"], "could not convert string to float: 'abc'"),
+        (["sgd", "--learning-rate", "1e-60"], "learning_rate must be positive and finite"),
+        (["sgd", "--seed", "-1"], "seed must lie in"),
+        (["sgd", "--nosuch", "1"], "--nosuch"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, capsys):
@@ -84,6 +90,15 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, cap
     assert message in error
     assert "\n" not in error
     assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_is_no_folder_is_refused_before_the_run(tmp_path, capsys):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path / "file", "sgd")
+    assert ended.value.code == 2
+    assert "is no folder" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "kept"
 
 
 def test_the_help_names_every_choice(capsys):
@@ -106,4 +121,4 @@ def test_the_help_names_every_choice(capsys):
     ],
 )
 def test_numbers_carry_their_error(value, error, text):
-    assert cli._value(value, error) == text
+    assert with_error(value, error) == text

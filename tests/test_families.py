@@ -78,11 +78,20 @@ def test_stationary_levels_of_a_logistic_regression(key):
 
 def test_no_law_where_none_is_known():
     setting = families.Setting(StudentTNoise(PROBLEM, 0.3, 1.0), 0.1, X0, 0.1, np.array([0.0, 1.0]))
-    assert families.family("sgd").laws(setting) is None
+    assert families.family("sgd").laws(setting)[:3] == (None, None, None)
     rosenbrock = GaussianNoise(named("rosenbrock").make(), 0.3)
     setting = setting._replace(oracle=rosenbrock)
     for family in families.FAMILIES.values():
-        assert family.laws(setting) is None
+        laws = family.laws(setting)
+        assert laws[:3] == (None, None, None)
+        assert "none known" in laws.about
+    unstable = setting._replace(
+        oracle=GaussianNoise(named("breast-cancer").make(), 0.1),
+        learning_rate=99.0,
+        dt=99.0,
+        x0=np.zeros(31, np.float32),
+    )
+    assert "unstable" in families.family("sgd").laws(unstable).about
 
 
 @pytest.mark.parametrize("name", NAMED)

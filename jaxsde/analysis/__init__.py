@@ -3,3 +3,4 @@
 from jaxsde.analysis.compare import Comparison as Comparison
 from jaxsde.analysis.compare import Difference as Difference
 from jaxsde.analysis.compare import compare as compare
+from jaxsde.analysis.compare import with_error as with_error

@@ -71,6 +71,7 @@ class Comparison:
     paths: int
     identity: bool
     integrator: str
+    first: str
 
     @property
     def verdict(self) -> str:
@@ -82,7 +83,8 @@ class Comparison:
             ]
         else:
             lines = [self._line(name, found) for name, found in self.differences.items()]
-        return "\n".join([*lines, self.integrator] if self.integrator else lines)
+            lines += [self.integrator] if self.integrator else []
+        return "\n".join(lines)
 
     def _line(self, name: str, found: Difference) -> str:
         size = f"{self.paths:,} paths, {self.confidence:.0%} confidence over all times"
@@ -95,26 +97,37 @@ class Comparison:
         if found.shown:
             z, index = found.largest
             text = (
-                f"{name}: the two differ ({size}). Clearest at t = {self.time[index[0]]:.4g}, "
-                f"{found.value[index]:+.3g} ± {found.standard_error[index]:.1g}, "
-                f"{z:.1f} standard errors{_share(found.value[index], found.first[index])}."
+                f"{name}: the two differ ({size}). Clearest at t = {self.time[index[0]]:.4g}, by "
+                f"{with_error(found.value[index], found.standard_error[index])}, "
+                f"{z:.1f} standard errors{self._share(found.value[index], found.first[index])}."
             )
         else:
             bound, index = found.resolution
             text = (
                 f"{name}: no difference shown ({size}). What the band still allows is at most "
-                f"{bound:.2g}{_share(bound, found.first[index])}, at t = {self.time[index[0]]:.4g}."
+                f"{bound:.2g}{self._share(bound, found.first[index])}, "
+                f"at t = {self.time[index[0]]:.4g}."
             )
         if found.survivors < 1:
             text += f" Conditional on survival: only {found.survivors:.1%} of the paths are left."
         return text
 
+    def _share(self, part: float, whole: float) -> str:
+        return f" ({abs(part / whole):.2%} of the {self.first}'s mean)" if whole else ""
 
-HEAVY = 0.1  # the share at which error bars are not believed
+
+HEAVY = 0.1  # the share of one path in the sampled variance at which errors are not believed
+ENOUGH = 2000  # finite values that a share is taken from; in fewer, one path may well be heavy
 
 
-def _share(part: float, whole: float) -> str:
-    return f" ({abs(part / whole):.2%} of its value there)" if whole else ""
+def with_error(value: Any, error: Any) -> str:
+    """value(error), the error in units of the value's last digit, with two digits."""
+    if not np.isfinite(value):
+        return "none left"
+    digits = 1 - int(np.floor(np.log10(error))) if 0 < error < np.inf else 0
+    if not 0 < digits < 10:
+        return f"{value:.4g}"
+    return f"{value:.{digits}f}({error * 10**digits:.0f})"
 
 
 def compare(
@@ -162,6 +175,7 @@ def compare(
         paths,
         same or (second is None and _pathwise_equal(first)),
         _integrator(sides),
+        "optimizer" if second is None else "first",
     )
 
 
@@ -218,6 +232,10 @@ def _unpaired(first: Ensemble, second: Ensemble) -> dict[str, Difference]:
 
 
 def _difference(first, second, value, error, parts: list[tuple[Ensemble, str]]) -> Difference:
+    """With an error of at least the means' rounding, so that none is mistaken for a difference."""
+    ulp = max(np.finfo(e.settings["dtype"]).eps for e, _ in parts)
+    rounding = 4 * ulp * np.maximum(np.abs(first), np.abs(second))
+    error = np.hypot(error, rounding)
     survivors = min(float(np.min(e.used(name))) / e.paths for e, name in parts)
     heaviest = max(_heaviest(e.sample[name]) for e, name in parts)
     return Difference(first, second, value, error, value, value, survivors, heaviest)
@@ -229,14 +247,16 @@ def _heaviest(sample: Float[np.ndarray, "T *shape s"]) -> float:
     shares = []
     for row in rows:
         finite = row[np.isfinite(row)]
-        square = (finite - np.median(finite)) ** 2 if finite.size >= 100 else np.zeros(0)
+        square = (finite - np.median(finite)) ** 2 if finite.size >= ENOUGH else np.zeros(0)
         if square.any():
             shares.append(square.max() / square.sum())
     return float(np.median(shares)) if shares else 0.0
 
 
 def _pathwise_equal(ensemble: Ensemble) -> bool:
-    """Whether every path's two sides agree to rounding: root mean squares within 100 ulp."""
+    """Whether noisy paths' two sides, step for step, agree to rounding: within 100 ulp."""
+    if ensemble.settings["substeps"] != 1:
+        return False
     ulp = np.finfo(ensemble.settings["dtype"]).eps
     for name in ensemble.names:
         if not name.startswith(PAIRED):
@@ -245,7 +265,8 @@ def _pathwise_equal(ensemble: Ensemble) -> bool:
         difference, value = (
             np.sqrt(ensemble.variance(n) + ensemble.mean(n) ** 2) for n in (name, side)
         )
-        if not np.all(difference <= 100 * ulp * value):
+        noisy = np.any(ensemble.variance(side) > (100 * ulp * value) ** 2)
+        if not (noisy and np.all(difference <= 100 * ulp * value)):
             return False
     return True
 

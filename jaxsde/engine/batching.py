@@ -160,7 +160,7 @@ def _evaluate(jaxpr: Any, constants: list, arguments: list, size: int) -> list:
 def _apply(equation: Any, inputs: list, size: int) -> list:
     name, params = equation.primitive.name, equation.params
     arrays, batched = [array for array, _ in inputs], [flag for _, flag in inputs]
-    shape = equation.outvars[0].aval.shape
+    shape = equation.outvars[0].aval.shape if equation.outvars else ()
     if not any(batched):
         return [(output, False) for output in _bind(equation, arrays)]
     if name in _INLINED:
@@ -219,7 +219,7 @@ def _by_vmap(equation: Any, arrays: list, batched: list[bool], size: int) -> lis
 
     if len(found) == 1:
         found = [True]
-    else:
+    elif found:
         probed = jax.vmap(lambda arrays: probe(_bind(equation, arrays)), (in_axes,), axis_size=size)
         jax.eval_shape(probed, arrays)
     out_axes = [-1 if flag else None for flag in found]

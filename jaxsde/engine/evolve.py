@@ -219,7 +219,9 @@ def evolve(
     """Advances paths to each recorded step in turn and takes the statistics there.
 
     Pure, so that it can be transformed: a `vmap` over the array leaves of `process` is a sweep,
-    compiled once, in which all settings share their noise.
+    compiled once, in which all settings share their noise. Build the process inside the mapped
+    function, so that all that depends on a hyperparameter follows it. Derivatives are pathwise and
+    forward (`jax.jvp`), and those of expectations only where a step is smooth: not through a sign.
 
     Args:
         process: the chain; its array leaves may be traced.

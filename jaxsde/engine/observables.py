@@ -57,12 +57,15 @@ def resolve(
     if observables is None:
         offered = getattr(process, "observables", dict)
         observables = dict(offered())
-        leaves = jax.tree.leaves(x)
-        if not observables or (len(leaves) == 1 and leaves[0].size <= SMALL):
+        if jax.tree.structure(x) == jax.tree.structure(0) and jax.tree.leaves(x)[0].size <= SMALL:
             observables["position"] = position
+    if not isinstance(observables, Mapping) or not all(map(_callable, observables.values())):
+        raise _checks.InputError("observables must map names to functions of the position")
     resolved = {name: as_observable(fn) for name, fn in observables.items()}
     if not resolved:
-        raise _checks.InputError("observables must name at least one function of the position")
+        raise _checks.InputError(
+            "observables must name at least one function; this process offers none of its own"
+        )
     for name in resolved:
         if not isinstance(name, str) or not name or "/" in name:
             raise _checks.InputError(
@@ -70,6 +73,10 @@ def resolve(
             )
     lift = getattr(process, "lift", None)
     return resolved if lift is None else lift(resolved)
+
+
+def _callable(fn: Any) -> bool:
+    return callable(fn) or isinstance(fn, Observable)
 
 
 def observe(process: Any, observables: Mapping[str, Observable], state: PyTree) -> dict[str, Array]:

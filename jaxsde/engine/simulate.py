@@ -175,12 +175,13 @@ def _start_point(x0: Any) -> tuple[RandomStart | PyTree, Any]:
             )
         _checks.finite("x0", leaf)
     x0 = jax.tree.map(jnp.asarray, x0)
-    dtypes = {
-        leaf.dtype for leaf in jax.tree.leaves(x0) if jnp.issubdtype(leaf.dtype, jnp.floating)
-    }
-    if len(dtypes) > 1 or not jax.tree.leaves(x0):
+    leaves = jax.tree.leaves(x0)
+    dtypes = {leaf.dtype for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)}
+    if len(dtypes) > 1 or not leaves:
         raise _checks.InputError("x0 must hold arrays of one floating dtype")
     dtype = dtypes.pop() if dtypes else default
+    if dtype not in (np.float32, np.float64):
+        raise _checks.InputError(f"x0 must be real, in float32 or float64, not {dtype}")
     return jax.tree.map(lambda leaf: leaf.astype(dtype), x0), dtype
 
 
@@ -282,7 +283,7 @@ class _Tally:
         joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *host)
         for name, record in joined.items():
             for device in range(len(record.moments.used)):
-                part = jax.tree.map(lambda leaf, d=device: _float64(leaf[d]), record.moments)
+                part = jax.tree.map(lambda leaf, d=device: _wide(leaf[d]), record.moments)
                 so_far = self.moments.get(name)
                 self.moments[name] = part if so_far is None else statistics.merge(so_far, part)
             if record.sample is not None:
@@ -296,5 +297,6 @@ class _Tally:
         }
 
 
-def _float64(leaf: np.ndarray) -> np.ndarray:
-    return leaf.astype(np.float64) if np.issubdtype(leaf.dtype, np.floating) else leaf
+def _wide(leaf: np.ndarray) -> np.ndarray:
+    """In 64 bits: products of counts overflow 32."""
+    return leaf.astype(np.float64 if np.issubdtype(leaf.dtype, np.floating) else np.int64)

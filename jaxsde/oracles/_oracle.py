@@ -67,6 +67,14 @@ class Oracle(eqx.Module):
         return self.problem.gradient(x)
 
 
+def check_problem(problem: Any) -> None:
+    """Refuses what has no loss and gradient."""
+    if not (hasattr(problem, "loss") and hasattr(problem, "gradient")):
+        raise _checks.InputError(
+            f"{type(problem).__name__} is no problem: subclass jaxsde.problems.Problem with a loss"
+        )
+
+
 def unit_draws(x0: PyTree, law: Law) -> PyTree[Draw]:
     """One draw for every array of x."""
     return jax.tree.map(lambda leaf: Draw(leaf.shape, law), x0)

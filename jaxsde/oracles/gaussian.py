@@ -9,7 +9,14 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxsde import _checks
 from jaxsde.engine.noise import Draw, Normal
-from jaxsde.oracles._oracle import Oracle, check_fits, diagonal, noise_scale, unit_draws
+from jaxsde.oracles._oracle import (
+    Oracle,
+    check_fits,
+    check_problem,
+    diagonal,
+    noise_scale,
+    unit_draws,
+)
 from jaxsde.problems import Problem
 
 
@@ -35,7 +42,8 @@ class GaussianNoise(Oracle):
     def __init__(self, problem, scale=None, *, covariance=None, batch_size=1):
         if (scale is None) == (covariance is None):
             raise _checks.InputError("give GaussianNoise either a scale or a covariance")
-        _checks.positive("batch_size", batch_size)
+        _checks.positive_number("batch_size", batch_size)
+        check_problem(problem)
         self.problem = problem
         self.scale = None if scale is None else noise_scale("scale", scale)
         self.root = None if covariance is None else _root(covariance)

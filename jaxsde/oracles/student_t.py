@@ -8,7 +8,14 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxsde import _checks
 from jaxsde.engine.noise import Draw, StudentT
-from jaxsde.oracles._oracle import Oracle, check_fits, diagonal, noise_scale, unit_draws
+from jaxsde.oracles._oracle import (
+    Oracle,
+    check_fits,
+    check_problem,
+    diagonal,
+    noise_scale,
+    unit_draws,
+)
 from jaxsde.problems import Problem
 
 _DEGREE = 40  # of the Chebyshev series of the tail
@@ -41,7 +48,8 @@ class StudentTNoise(Oracle):
     _density: Float[Array, ""]
 
     def __init__(self, problem, scale, degrees_of_freedom):
-        _checks.positive("degrees_of_freedom", degrees_of_freedom)
+        _checks.positive_number("degrees_of_freedom", degrees_of_freedom)
+        check_problem(problem)
         known = _checks.concrete(degrees_of_freedom)
         if known is not None and known > LARGEST_DEGREES_OF_FREEDOM:
             raise _checks.InputError(

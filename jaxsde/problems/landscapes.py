@@ -22,6 +22,8 @@ class Rosenbrock(Problem):
 
     def loss(self, x: Float[Array, " d"]) -> Scalar:
         """Σᵢ a (xᵢ₊₁ - xᵢ²)² + (1 - xᵢ)², the sum over i < d."""
+        if jnp.ndim(x) != 1 or x.shape[0] < 2:
+            raise _checks.InputError("Rosenbrock's x must be one array (d,) with d of at least 2")
         return jnp.sum(self.curvature * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
 
 

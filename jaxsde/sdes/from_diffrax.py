@@ -24,16 +24,17 @@ class FromDiffrax(SDE):
     diffusions: tuple[Any, ...]
     _initial: Callable[[Any], Any]
     _position: Callable[[Any], Any]
+    args: Any
     t0: Any
 
     def drift(self, t, y, args):
         """Σ of the ODE terms' vector fields."""
-        fields = [term.vf(t, y, args) for term in self.drifts]
+        fields = [term.vf(t, y, self.args) for term in self.drifts]
         return _sum(fields) if fields else jax.tree.map(jnp.zeros_like, y)
 
     def diffusion(self, t, y, args) -> lx.FunctionLinearOperator:
         """The control terms' products with their Brownian motions, one entry of a tuple each."""
-        fields = [term.vf(t, y, args) for term in self.diffusions]
+        fields = [term.vf(t, y, self.args) for term in self.diffusions]
 
         def apply(dW):
             return _sum(
@@ -56,6 +57,7 @@ def from_diffrax(
     *,
     initial: Callable[[Any], Any] = _itself,
     position: Callable[[Any], Any] = _itself,
+    args: Any = None,
     t0: Any = 0.0,
 ) -> FromDiffrax:
     """An SDE from diffrax terms, as one would pass them to `diffrax.diffeqsolve`.
@@ -67,6 +69,7 @@ def from_diffrax(
         terms: an `ODETerm`, a `ControlTerm` with a Brownian path, or a `MultiTerm` of these.
         initial: maps x0 to the state.
         position: maps the state to x.
+        args: what the terms get as `args`; its arrays are hyperparameters.
         t0: the initial time.
 
     Raises:
@@ -94,6 +97,7 @@ def from_diffrax(
         diffusions=tuple(diffusions),
         _initial=initial,
         _position=position,
+        args=args,
         t0=t0,
     )
 

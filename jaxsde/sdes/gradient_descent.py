@@ -45,7 +45,7 @@ class SGD(SDE):
     t0: float = eqx.field(static=True, default=0.0)
 
     def __init__(self, oracle, learning_rate, order=1):
-        _checks.positive("learning_rate", learning_rate)
+        _checks.positive_number("learning_rate", learning_rate)
         if order not in (1, 2):
             raise _checks.InputError(f"order must be 1 or 2, got {order!r}")
         degrees = getattr(oracle, "degrees_of_freedom", None)

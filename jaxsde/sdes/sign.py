@@ -41,7 +41,7 @@ class SignSGD(SDE):
     t0: float = eqx.field(static=True, default=0.0)
 
     def __init__(self, oracle, learning_rate):
-        _checks.positive("learning_rate", learning_rate)
+        _checks.positive_number("learning_rate", learning_rate)
         oracle.cdf(jnp.zeros(()))
         self.oracle = oracle
         self.learning_rate = jnp.asarray(learning_rate, float)
@@ -94,7 +94,7 @@ class LinearizedSignSGD(SDE):
     t0: float = eqx.field(static=True, default=0.0)
 
     def __init__(self, oracle, learning_rate):
-        _checks.positive("learning_rate", learning_rate)
+        _checks.positive_number("learning_rate", learning_rate)
         oracle.density_at_zero()
         self.oracle = oracle
         self.learning_rate = jnp.asarray(learning_rate, float)

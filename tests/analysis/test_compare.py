@@ -11,7 +11,7 @@ from jaxsde import InputError, OptimizerProcess, Paired, SDEProcess, compare, si
 from jaxsde.engine import Ensemble, Moments
 from jaxsde.oracles import GaussianNoise
 from jaxsde.problems import DoubleWell, Quadratic
-from jaxsde.sdes import SGD
+from jaxsde.sdes import SGD, SignSGD
 
 PROBLEM = Quadratic([1.0, 3.0])
 ORACLE = GaussianNoise(PROBLEM, 0.5)
@@ -100,6 +100,45 @@ def test_the_same_chain_is_an_identity_paired_or_not(key):
     unnamed = OptimizerProcess(optax.sgd(ETA), ORACLE, ETA)
     ours = Paired(unnamed, SDEProcess(SGD(ORACLE, ETA), ETA), 1)
     assert compare(simulate(ours, X0, steps=20, paths=500, key=key, records=4)).identity
+
+
+def test_a_stretch_without_noise_is_no_identity(key):
+    """Far out SignSGD and its SDE both move by exactly η a step."""
+    oracle = GaussianNoise(PROBLEM, 0.01)
+    for substeps in (1, 2):
+        optimizer = OptimizerProcess(optax.sign_sgd, {"learning_rate": 0.01}, oracle)
+        sde = SDEProcess(SignSGD(oracle, 0.01), 0.01 / substeps)
+        run = simulate(
+            Paired(optimizer, sde, substeps), X0, steps=20, paths=300, key=key, records=4
+        )
+        assert not compare(run).identity
+        assert not compare(run).differences["loss"].shown
+
+
+def test_a_difference_without_noise_is_shown_beyond_rounding_only():
+    flat = np.ones((4, 100))
+    settings = {"dtype": "float32"}
+    for value, shown in ((1 + 1e-7, False), (1.001, True)):
+        first, second = (
+            ensemble(flat, [0, 0], **settings),
+            ensemble(value * flat, [0, 1], **settings),
+        )
+        assert compare(first, second).differences["loss"].shown == shown
+
+
+def test_large_problems_with_other_entries_are_no_identity(key):
+    def run(hessian, seed, side):
+        oracle = GaussianNoise(Quadratic(hessian), 0.1)
+        process = getattr(pair(1, oracle), side)
+        return simulate(
+            process, np.ones(1500, np.float32), steps=2, paths=32, key=jax.random.key(seed),
+            records=1, observables={"loss": oracle.problem.loss},
+        )  # fmt: skip
+
+    hessian, other = np.ones(1500), np.ones(1500)
+    other[700] = 2
+    assert compare(run(hessian, 0, "optimizer"), run(hessian, 1, "sde")).identity
+    assert not compare(run(hessian, 0, "optimizer"), run(other, 1, "sde")).identity
 
 
 def test_survivors_are_named(key):
