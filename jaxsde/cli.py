@@ -122,11 +122,15 @@ def track(options: Track) -> None:
     times = ensemble.time[rows]
     setting = Setting(oracle, learning_rate, x0, learning_rate / options.substeps, times)
     laws = chosen.laws(setting)
-    _print(ensemble, comparison, laws, rows)
+    about = f"{chosen.about} on {options.problem}: {named.about}\n"
+    about += (
+        f"η = {learning_rate:g}, {options.noise} noise of scale {_or(options.scale, named.scale):g}"
+    )
+    _print(about, ensemble, comparison, laws, rows)
 
-    title = f"{chosen.about} on {options.problem}, η = {learning_rate:g}, {options.noise} noise"
-    title += f", {ensemble.paths:,} paths"
-    figure = plotting.track(ensemble, comparison, laws, times, title=title)
+    figure = plotting.track(
+        ensemble, comparison, laws, times, title=f"{about}, {ensemble.paths:,} paths"
+    )
     stem = options.output / f"track-{options.optimizer}-{options.problem}"
     plotting.save(figure, f"{stem}.png")
     ensemble.save(f"{stem}.nc")
@@ -193,15 +197,17 @@ def _simulate(pair: Paired, x0: np.ndarray, options: Track, paths: int) -> Ensem
         )  # fmt: skip
 
 
-def _print(ensemble: Ensemble, comparison: Comparison, laws: Laws, rows: np.ndarray) -> None:
+def _print(
+    about: str, ensemble: Ensemble, comparison: Comparison, laws: Laws, rows: np.ndarray
+) -> None:
     import rich.box
     import rich.console
     import rich.table
 
     console = rich.console.Console(highlight=False)
     console.print(
-        f"\nExpected loss over {ensemble.paths:,} paths of each; in parentheses one standard "
-        "error\nin units of the last digits."
+        f"\n{about}.\nExpected loss over {ensemble.paths:,} paths of each; in parentheses one "
+        "standard\nerror in units of the last digits."
     )
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
     columns = _columns(ensemble, comparison, laws, rows)

@@ -49,10 +49,8 @@ def track(
     difference(axes["difference"], comparison, observable)
     final_law(axes["law"], ensemble, observable)
     axes["difference"].sharex(axes["mean"])
-    later = ensemble.time[ensemble.time > 0]
-    if later.size > 1:
-        axes["mean"].set_xscale("log", nonpositive="mask")
-        axes["mean"].set_xlim(later[0] / 1.15, later[-1] * 1.15)
+    if len(ensemble.time[_shown(ensemble.time)]) < len(ensemble.time):
+        axes["mean"].set_xscale("log")
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     return figure
 
@@ -65,17 +63,18 @@ def expected(
     observable: str = "loss",
 ) -> Any:
     """E of the observable on both sides, ± 2 standard errors, with the laws."""
-    lowest = np.inf
+    lowest, top, shown = np.inf, -np.inf, _shown(ensemble.time)
+    time = ensemble.time[shown]
     for side, color, style in (("optimizer", OPTIMIZER, "-"), ("sde", SDE, "--")):
-        mean = ensemble.mean(f"{side}.{observable}")
-        error = 2 * ensemble.standard_error(f"{side}.{observable}")
+        mean = ensemble.mean(f"{side}.{observable}")[shown]
+        error = 2 * ensemble.standard_error(f"{side}.{observable}")[shown]
         label = "SDE" if side == "sde" else side
-        axes.plot(ensemble.time, mean, style, color=color, label=label)
-        axes.fill_between(ensemble.time, mean - error, mean + error, color=color, alpha=0.2, lw=0)
-        lowest = min(lowest, np.nanmin(mean))
+        axes.plot(time, mean, style, color=color, label=label)
+        axes.fill_between(time, mean - error, mean + error, color=color, alpha=0.2, lw=0)
+        known = mean[np.isfinite(mean)]
+        lowest, top = min([lowest, *known]), max([top, *known])
     if laws is not None and law_time is not None:
         _laws(axes, laws, law_time)
-    top = np.nanmax(ensemble.mean(f"optimizer.{observable}"))
     if lowest > 0 and top > 10 * lowest:
         axes.set_yscale("log")
     axes.set_ylabel(f"expected {observable}")
@@ -97,7 +96,8 @@ def _laws(axes: Any, laws: Laws, time: np.ndarray) -> None:
         if np.ndim(curve) == 0:
             levels.setdefault(float(curve), []).append((label, color))
             continue
-        axes.plot(time, curve, marker, mfc="none", mec=color, ms=6, label=label)
+        known, at = np.ravel(curve)[_shown(time)], time[_shown(time)]
+        axes.plot(at, known, marker, mfc="none", mec=color, ms=6, label=label)
     for level, lines in levels.items():
         text = "all laws" if len(lines) == len(curves) else " and ".join(name for name, _ in lines)
         axes.axhline(level, color=lines[0][1], lw=1, ls=":", label=f"{text}, stationary level")
@@ -105,16 +105,18 @@ def _laws(axes: Any, laws: Laws, time: np.ndarray) -> None:
 
 def difference(axes: Any, comparison: Comparison, observable: str = "loss") -> Any:
     """Optimizer minus SDE with its simultaneous confidence band."""
-    found = comparison.differences[observable]
+    found, shown = comparison.differences[observable], _shown(comparison.time)
+    time, lower, upper = (a[shown] for a in (comparison.time, found.lower, found.upper))
     axes.axhline(0, color="black", lw=0.8)
     axes.fill_between(
-        comparison.time, found.lower, found.upper, color=LAW, alpha=0.25, lw=0,
+        time, lower, upper, color=LAW, alpha=0.25, lw=0,
         label=f"{comparison.confidence:.0%} band over all times",
     )  # fmt: skip
-    axes.plot(comparison.time, found.value, color=LAW)
+    axes.plot(time, found.value[shown], color=LAW)
     axes.set(xlabel="time", ylabel=f"{observable}: optimizer - SDE")
-    if np.any(np.isfinite(found.upper) & (found.upper > found.lower)):
-        reach = np.nanmax(np.abs([found.lower, found.upper]))
+    if np.any(np.isfinite(upper) & (upper > lower)):
+        ends = np.abs([lower, upper])
+        reach = np.max(ends[np.isfinite(ends)])
         axes.set_yscale("symlog", linthresh=max(reach / 300, np.finfo(float).tiny))
     axes.legend(frameon=False)
     _tidy(axes)
@@ -145,6 +147,11 @@ def final_law(axes: Any, ensemble: Ensemble, observable: str = "loss") -> Any:
     axes.legend(frameon=False)
     _tidy(axes)
     return axes
+
+
+def _shown(time: np.ndarray) -> slice:
+    """Without a start at time 0, which a logarithmic axis cannot show."""
+    return slice(1, None) if len(time) > 2 and time[0] <= 0 else slice(None)
 
 
 def _tidy(axes: Any) -> None:

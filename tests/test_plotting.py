@@ -30,11 +30,11 @@ def test_the_figure_shows_what_was_computed(ensemble):
     figure = plotting.track(ensemble, comparison, laws, ensemble.time, title="a title")
     mean, final, difference = figure.axes
     lines = {line.get_label(): line for line in mean.get_lines()}
-    np.testing.assert_array_equal(lines["optimizer"].get_ydata(), law)
-    np.testing.assert_array_equal(lines["SDE"].get_ydata(), ensemble.mean("sde.loss"))
-    np.testing.assert_array_equal(lines["law of the optimizer"].get_ydata(), law)
+    np.testing.assert_array_equal(lines["optimizer"].get_ydata(), law[1:])
+    np.testing.assert_array_equal(lines["SDE"].get_ydata(), ensemble.mean("sde.loss")[1:])
+    np.testing.assert_array_equal(lines["law of the optimizer"].get_ydata(), law[1:])
     assert lines["law of the SDE, stationary level"].get_ydata()[0] == 0.05
-    value = comparison.differences["loss"].value
+    value = comparison.differences["loss"].value[1:]
     np.testing.assert_array_equal(difference.get_lines()[1].get_ydata(), value)
     assert final.get_title() == "law at time 1"
     assert final.get_legend_handles_labels()[1] == ["optimizer", "SDE"]

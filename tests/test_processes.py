@@ -253,3 +253,63 @@ def test_a_chain_is_named_only_where_it_is_sgd_with_gaussian_noise():
         SDEProcess(SignSGD(gaussian, ETA), ETA),
     ]
     assert all(process.settings()["chain"] != name for process in others)
+
+
+def test_extras_reach_only_the_updates_that_name_them(key):
+    problem = Quadratic([1.0, 3.0])
+    oracle = GaussianNoise(problem, 1e-6)
+
+    def run(optimizer):
+        process = OptimizerProcess(optimizer, oracle, 0.1)
+        return simulate(process, np.ones(2, np.float32), steps=6, paths=16, key=key, records=[6])
+
+    sam = optax.contrib.sam(optax.sgd(0.1), optax.chain(optax.contrib.normalize(), optax.sgd(0.05)))
+    for optimizer in (sam, optax.lbfgs(0.1)):
+        assert run(optimizer).mean("loss")[-1] < 1.9  # from 2
+
+    def other_draw(updates, state, params=None, *, grad_fn):
+        return grad_fn(params, 1), state
+
+    asks = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), other_draw)
+    with pytest.raises(InputError, match="has draw 0 only"):
+        run(asks)
+
+
+def test_the_two_sides_share_the_learning_rate():
+    oracle = GaussianNoise(Quadratic([1.0]), 0.1)
+    optimizer = OptimizerProcess(optax.sgd, {"learning_rate": 0.1}, oracle)
+    with pytest.raises(InputError, match="is of learning rate"):
+        Paired(optimizer, SDEProcess(SGD(oracle, 0.3), 0.1))
+
+
+def test_events_are_observables_of_a_pair(key):
+    oracle = GaussianNoise(Quadratic([1.0]), 1.0)
+    optimizer = OptimizerProcess(optax.sgd, {"learning_rate": 0.1}, oracle)
+    pair = Paired(optimizer, SDEProcess(SGD(oracle, 0.1), 0.05), 2)
+    run = simulate(
+        pair, np.zeros(1, np.float32), steps=10, paths=64, key=key, records=[10],
+        observables={"up": lambda x: x[0] > 0},
+    )  # fmt: skip
+    sides = run.mean("optimizer.up") - run.mean("sde.up")
+    np.testing.assert_allclose(run.mean("difference.up"), sides, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((optax.sgd, GaussianNoise(Quadratic([1.0]), 1.0), 0.1), "OptimizerProcess takes"),
+        ((optax.sgd(0.1), lambda x: x, 0.1), "is no jaxsde.oracles.Oracle"),
+        ((optax.sgd(0.1), GaussianNoise(Quadratic([1.0]), 1.0), [0.1, 0.2]), "must be one number"),
+        ((optax.sgd(0.1), GaussianNoise(Quadratic([1.0]), 1.0), 1e-60), "positive and finite"),
+    ],
+)
+def test_wrong_arguments_say_so(arguments, message):
+    with pytest.raises(InputError, match=message):
+        OptimizerProcess(*arguments)
+
+
+def test_misspelt_hyperparameters_say_so(key):
+    oracle = GaussianNoise(Quadratic([1.0]), 1.0)
+    process = OptimizerProcess(optax.sgd, {"learning_rate": 0.1, "momentun": 0.9}, oracle)
+    with pytest.raises(InputError, match="momentun"):
+        simulate(process, np.ones(1, np.float32), steps=1, paths=1, key=key)

@@ -1,7 +1,7 @@
 """What every SDE can do."""
 
 import abc
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -46,3 +46,26 @@ class SDE(eqx.Module):
         return diffrax.MultiTerm(
             diffrax.ODETerm(self.drift), diffrax.ControlTerm(self.diffusion, brownian)
         )
+
+
+class State(NamedTuple):
+    """X, the position."""
+
+    X: PyTree
+
+
+class PositionSDE(SDE):
+    """An SDE of the position alone, from t0 = 0."""
+
+    @property
+    def t0(self) -> float:
+        """0."""
+        return 0.0
+
+    def initial(self, x0: Any) -> State:
+        """X = x0."""
+        return State(x0)
+
+    def position(self, y: State) -> Any:
+        """X."""
+        return y.X

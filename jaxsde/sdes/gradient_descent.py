@@ -1,25 +1,17 @@
 """The SDEs of stochastic gradient descent."""
 
-from typing import NamedTuple
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from jaxsde import _checks
 from jaxsde.oracles import Oracle
-from jaxsde.sdes._sde import SDE
+from jaxsde.sdes._sde import PositionSDE, State
 
 
-class State(NamedTuple):
-    """X, the position."""
-
-    X: PyTree
-
-
-class SGD(SDE):
+class SGD(PositionSDE):
     """The SDE of x⁺ = x - η (∇f(x) + Z), Cov Z = Σ(x), in the clock t = k η.
 
     Order 1:  dX = -∇f(X) dt - √η Σ(X)^{1/2} dW.
@@ -42,7 +34,6 @@ class SGD(SDE):
     oracle: Oracle
     learning_rate: Float[Array, ""]
     order: int = eqx.field(static=True)
-    t0: float = eqx.field(static=True, default=0.0)
 
     def __init__(self, oracle, learning_rate, order=1):
         _checks.positive_number("learning_rate", learning_rate)
@@ -80,11 +71,3 @@ class SGD(SDE):
             return State(jax.tree.map(lambda w: -jnp.sqrt(eta) * w, root.mv(dW)))
 
         return lx.FunctionLinearOperator(apply, root.in_structure())
-
-    def initial(self, x0) -> State:
-        """X = x0."""
-        return State(x0)
-
-    def position(self, y: State):
-        """X."""
-        return y.X

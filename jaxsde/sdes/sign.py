@@ -1,6 +1,5 @@
 """The SDEs of SignSGD."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
@@ -8,8 +7,7 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxsde import _checks
 from jaxsde.oracles import Oracle
-from jaxsde.sdes._sde import SDE
-from jaxsde.sdes.gradient_descent import State
+from jaxsde.sdes._sde import PositionSDE, State
 
 
 def _sqrt(radicand: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -18,7 +16,7 @@ def _sqrt(radicand: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, radicand, 1)), 0)
 
 
-class SignSGD(SDE):
+class SignSGD(PositionSDE):
     """The SDE of x⁺ = x - η sign(∇f(x) + Z), exact from the noise's law, in the clock t = k η.
 
     With P = P(∇f(X) + Z < 0), coordinate by coordinate, and independent coordinates of Z:
@@ -38,7 +36,6 @@ class SignSGD(SDE):
 
     oracle: Oracle
     learning_rate: Float[Array, ""]
-    t0: float = eqx.field(static=True, default=0.0)
 
     def __init__(self, oracle, learning_rate):
         _checks.positive_number("learning_rate", learning_rate)
@@ -61,16 +58,8 @@ class SignSGD(SDE):
         diagonal = jax.tree.map(lambda p: -jnp.sqrt(eta) * _sqrt(4 * p * (1 - p)), P)
         return lx.DiagonalLinearOperator(State(diagonal))
 
-    def initial(self, x0) -> State:
-        """X = x0."""
-        return State(x0)
 
-    def position(self, y: State):
-        """X."""
-        return y.X
-
-
-class LinearizedSignSGD(SDE):
+class LinearizedSignSGD(PositionSDE):
     """SignSGD's SDE where the noise dominates (phase 3), in the clock t = k η.
 
     With l/σ = 2 p(0) for the density p of Z (l = √(2/π) for Gaussian noise), elementwise:
@@ -91,7 +80,6 @@ class LinearizedSignSGD(SDE):
 
     oracle: Oracle
     learning_rate: Float[Array, ""]
-    t0: float = eqx.field(static=True, default=0.0)
 
     def __init__(self, oracle, learning_rate):
         _checks.positive_number("learning_rate", learning_rate)
@@ -112,11 +100,3 @@ class LinearizedSignSGD(SDE):
         eta, mean = self.learning_rate, self._mean_sign(y.X)
         diagonal = jax.tree.map(lambda m: -jnp.sqrt(eta) * _sqrt(1 - m**2), mean)
         return lx.DiagonalLinearOperator(State(diagonal))
-
-    def initial(self, x0) -> State:
-        """X = x0."""
-        return State(x0)
-
-    def position(self, y: State):
-        """X."""
-        return y.X

@@ -250,3 +250,14 @@ def test_what_differs_at_the_start_alone_is_not_shared(key):
     assert spread.shared == (False, False)
     np.testing.assert_array_equal(spread.state["memory"], spread.state["x"][0])
     assert np.unique(spread.state["memory"]).size == 4
+
+
+def test_a_users_debug_print_is_no_obstacle(capfd):
+    def fn(x):
+        jax.debug.print("at {x}", x=x[0])
+        return 2 * x
+
+    over = OverPaths(fn, jax.ShapeDtypeStruct((2,), np.float32))
+    np.testing.assert_array_equal(over(3, np.ones((2, 3), np.float32)), np.full((2, 3), 2.0))
+    jax.effects_barrier()
+    assert capfd.readouterr().out.count("at 1.0") == 3

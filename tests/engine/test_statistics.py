@@ -1,11 +1,12 @@
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsde.engine import Moments, statistics
+from jaxsde.engine import Moments, Record, statistics
 
 moments = jax.jit(statistics.moments, static_argnums=2)
 
@@ -98,3 +99,14 @@ def test_float32_sums_of_a_million_paths_stay_below_the_monte_carlo_error():
     assert np.max(np.abs(ratio - 1)) < 0.1 * np.sqrt(2 / n)
     both = moments(jnp.asarray(values), np.full(n, True), True)
     assert np.max(np.abs(both.deviation / n - deviation / n)) < 0.1 * np.sqrt(1 / n)
+
+
+def test_counts_of_large_blocks_do_not_overflow():
+    """Two blocks of 100,000 values 0 and 3: n_a n_b = 10¹⁰ is beyond 32 bits."""
+    module = importlib.import_module("jaxsde.engine.simulate")
+    tally = module._Tally(200_000)
+    used, zero = np.full((2, 1), 100_000, np.int32), np.zeros((2, 1), np.float32)
+    block = Moments(used, np.array([[0.0], [3.0]], np.float32), zero)
+    tally.add([{"v": Record(block, None)}])
+    assert tally.moments["v"].used[0] == 200_000
+    assert tally.moments["v"].deviation[0] == 200_000 * 1.5**2

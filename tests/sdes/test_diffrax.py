@@ -164,3 +164,18 @@ def test_euler_maruyama_is_its_formula(x64):
     found = EulerMaruyama().step(Affine(), 3.0, y, 0.25, xi)
     np.testing.assert_allclose(found, y + (3 - y) * 0.25 + (1 + y**2) * 0.5 * xi, rtol=1e-15)
     assert (EulerMaruyama.weak_order, EulerMaruyama.strong_order) == (1, 0.5)
+
+
+def test_args_reach_the_terms_and_are_hyperparameters():
+    brownian = diffrax.UnsafeBrownianPath((2,), jax.random.key(0))
+    terms = diffrax.MultiTerm(
+        diffrax.ODETerm(lambda t, y, args: -args["rate"] * y),
+        diffrax.ControlTerm(
+            lambda t, y, args: lx.DiagonalLinearOperator(args["noise"] * jnp.ones(2)), brownian
+        ),
+    )
+    sde = from_diffrax(terms, args={"rate": jnp.asarray(3.0), "noise": jnp.asarray(0.5)})
+    y = jnp.array([1.0, -2.0])
+    np.testing.assert_allclose(sde.drift(0.0, y, None), [-3.0, 6.0])
+    np.testing.assert_allclose(sde.diffusion(0.0, y, None).mv((jnp.ones(2),)), [0.5, 0.5])
+    assert 3.0 in [float(leaf) for leaf in jax.tree.leaves(eqx.filter(sde, eqx.is_array))]
