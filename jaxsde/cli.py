@@ -210,7 +210,7 @@ def _print(
         "standard\nerror in units of the last digits."
     )
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
-    columns = _columns(ensemble, comparison, laws, rows)
+    columns = _columns(ensemble, laws, rows)
     for header, _ in columns:
         table.add_column(header, justify="right", no_wrap=True)
     for cells in zip(*[cells for _, cells in columns], strict=True):
@@ -221,15 +221,11 @@ def _print(
         console.print(line, soft_wrap=True)
 
 
-def _columns(
-    ensemble: Ensemble, comparison: Comparison, laws: Laws, rows: np.ndarray
-) -> list[tuple[str, list[str]]]:
+def _columns(ensemble: Ensemble, laws: Laws, rows: np.ndarray) -> list[tuple[str, list[str]]]:
     """Headers and cells; a law known at all times stands to the right of the run it is about.
 
     Laws known at stationarity only make a last row.
     """
-    found = comparison.differences["loss"]
-    gaps = [with_error(found.value[t], found.standard_error[t]) for t in rows]
     diverged = ensemble.diverged("difference.loss")[rows]
     columns = [
         ("time", [f"{ensemble.time[t]:.4g}" for t in rows]),
@@ -238,7 +234,7 @@ def _columns(
         ("SDE", _with_errors(ensemble, "sde.loss", rows)),
         ("law as\nsolved", _curve(laws.solver)),
         ("law", _curve(laws.sde)),
-        ("optimizer\n- SDE", gaps),
+        ("optimizer\n- SDE", _with_errors(ensemble, "difference.loss", rows)),
         ("diverged", [f"{count:,}" for count in diverged] if diverged.any() else []),
     ]
     columns = [(header, cells) for header, cells in columns if cells]

@@ -10,7 +10,7 @@ import scipy.stats
 from jaxtyping import Float, Int
 
 from jaxsde import _checks, _files
-from jaxsde.engine.statistics import Moments
+from jaxsde.engine.statistics import Moments, over
 
 
 class Quantile(NamedTuple):
@@ -64,7 +64,7 @@ class Ensemble(eqx.Module):
     def mean(self, name: str) -> Float[np.ndarray, "T ..."]:
         """Σ v / n over the n used paths; undefined (nan) where none is left."""
         moments = self._of(name)
-        return np.where(_over(moments.used, moments.mean) > 0, moments.mean, np.nan)
+        return np.where(over(moments.used, moments.mean) > 0, moments.mean, np.nan)
 
     def variance(self, name: str) -> Float[np.ndarray, "T ..."]:
         """Σ (v - mean)² / (n - 1) over the n used paths; undefined (nan) for n < 2."""
@@ -91,7 +91,7 @@ class Ensemble(eqx.Module):
     def standard_error(self, name: str) -> Float[np.ndarray, "T ..."]:
         """√(variance / n), the Monte Carlo error of the mean."""
         variance = self.variance(name)
-        return np.sqrt(variance / _over(np.maximum(self.used(name), 1), variance))
+        return np.sqrt(variance / over(np.maximum(self.used(name), 1), variance))
 
     def quantile(self, name: str, q: float, confidence: float = 0.95) -> Quantile:
         """The q-quantile from the sample's finite values, with its order-statistic interval.
@@ -174,7 +174,7 @@ def load(path: str | os.PathLike) -> Ensemble:
         used = data[f"{name}.used"].values
         spread = f"{name}.covariance" if f"{name}.covariance" in data else f"{name}.variance"
         deviation = data[spread].values
-        degrees = _over(np.maximum(used - 1, 0), deviation)
+        degrees = over(np.maximum(used - 1, 0), deviation)
         mean = np.nan_to_num(data[f"{name}.mean"].values)
         moments[name] = Moments(used, mean, np.nan_to_num(deviation) * degrees)
         sample[name] = data[f"{name}.sample"].values
@@ -182,12 +182,8 @@ def load(path: str | os.PathLike) -> Ensemble:
     return Ensemble(data["time"].values, data["step"].values, moments, sample, paths, settings)
 
 
-def _over(weight: np.ndarray, value: np.ndarray) -> np.ndarray:
-    return np.reshape(weight, np.shape(weight) + (1,) * (value.ndim - 1))
-
-
 def _per_degree(deviation: np.ndarray, used: np.ndarray) -> np.ndarray:
-    degrees = _over(used - 1, deviation)
+    degrees = over(used - 1, deviation)
     return np.where(degrees > 0, deviation / np.maximum(degrees, 1), np.nan)
 
 

@@ -60,10 +60,11 @@ def merge(a: Moments, b: Moments) -> Moments:
         square = flat[:, :, None] * flat[:, None, :]
     return Moments(
         a.used + b.used,
-        a.mean + delta * _over(b.used / n, delta),
-        a.deviation + b.deviation + square * _over(a.used * b.used / n, square),
+        a.mean + delta * over(b.used / n, delta),
+        a.deviation + b.deviation + square * over(a.used * b.used / n, square),
     )
 
 
-def _over(weight: np.ndarray, value: np.ndarray) -> np.ndarray:
-    return weight.reshape(weight.shape + (1,) * (value.ndim - 1))
+def over(weight: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """A weight for each record, `(T,)`, with axes of length 1 to stand beside a value `(T, ...)`."""
+    return np.reshape(weight, np.shape(weight) + (1,) * (value.ndim - 1))
