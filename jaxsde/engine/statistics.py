@@ -66,5 +66,5 @@ def merge(a: Moments, b: Moments) -> Moments:
 
 
 def over(weight: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """A weight for each record, `(T,)`, with axes of length 1 to stand beside a value `(T, ...)`."""
+    """A weight for each record, `(T,)`, with axes of length 1 to stand beside values `(T, ...)`."""
     return np.reshape(weight, np.shape(weight) + (1,) * (value.ndim - 1))
