@@ -173,6 +173,9 @@ def _apply(equation: Any, inputs: list, size: int) -> list:
         return [(lax.broadcast_in_dim(arrays[0], (*shape, size), dimensions), True)]
     if name == "reshape" and params["dimensions"] is None:
         return [(lax.reshape(arrays[0], (*shape, size)), True)]
+    if name == "pad" and not batched[1]:
+        padding = (*params["padding_config"], (0, 0, 0))
+        return [(lax.pad(arrays[0], arrays[1], padding), True)]
     if name == "concatenate":
         operands = [
             _spread(array, flag, atom.aval.shape, size)

@@ -13,7 +13,7 @@ from jaxsde.engine import Draw, Normal, StudentT, evolve, start
 from jaxsde.engine.batching import OverPaths
 from jaxsde.engine.observables import Observable, position
 from jaxsde.oracles import GaussianNoise, StudentTNoise
-from jaxsde.problems import Quadratic
+from jaxsde.problems import Quadratic, Rosenbrock
 from jaxsde.sdes import SignSGD
 
 MATRIX = np.array([[2.0, -1.0, 0.5], [0.25, 1.0, 3.0], [-2.0, 0.0, 1.5]])
@@ -261,3 +261,10 @@ def test_a_users_debug_print_is_no_obstacle(capfd):
     np.testing.assert_array_equal(over(3, np.ones((2, 3), np.float32)), np.full((2, 3), 2.0))
     jax.effects_barrier()
     assert capfd.readouterr().out.count("at 1.0") == 3
+
+
+def test_differences_of_neighbours_are_padded_with_paths_last():
+    gradient = Rosenbrock(5.0).gradient
+    x = np.random.default_rng(4).standard_normal((5, 3)).astype(np.float32)
+    over = OverPaths(gradient, jax.ShapeDtypeStruct((5,), np.float32))
+    np.testing.assert_allclose(over(3, x), jax.vmap(gradient, -1, -1)(x), rtol=1e-6)
