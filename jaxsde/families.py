@@ -160,7 +160,7 @@ def _sign_curves(
         for i, t in enumerate(setting.time):
             sde[i] += loss(float(y0)) if t == 0 else theory.backward_equation.expectation(
                 loss, lambda y, m=mean_sign: -m(y), diffusion, float(y0), float(t),
-                domain=(-reach, reach), tolerance=1e-4 * loss(reach),
+                domain=(-reach, reach), tolerance=1e-5 * loss(reach),
             )  # fmt: skip
     return optimizer, sde
 
