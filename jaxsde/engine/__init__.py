@@ -10,7 +10,9 @@ from jaxsde.engine.evolve import Record as Record
 from jaxsde.engine.evolve import evolve as evolve
 from jaxsde.engine.evolve import start as start
 from jaxsde.engine.noise import Draw as Draw
+from jaxsde.engine.noise import Index as Index
 from jaxsde.engine.noise import Normal as Normal
+from jaxsde.engine.noise import Rademacher as Rademacher
 from jaxsde.engine.noise import StudentT as StudentT
 from jaxsde.engine.noise import Uniform as Uniform
 from jaxsde.engine.observables import Observable as Observable

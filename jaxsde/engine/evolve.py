@@ -132,7 +132,8 @@ class Beginning(eqx.Module):
         """The paths at step 0."""
         index = jnp.uint32(first_path) + jnp.arange(size, dtype=jnp.uint32)
         dtype = _dtype(self.x0.tree)
-        values = noise.pair(self.draws, key, noise.BEFORE_FIRST_STEP, index, dtype).even
+        blocks = noise.blocks(self.draws, key, noise.BEFORE_FIRST_STEP, index, dtype)
+        values = noise.values(self.draws, blocks, 0, dtype)
         leaves, treedef = jax.tree.flatten(self.init(size, *values, shared=self.shared))
         return Paths(leaves, treedef, self.shared, size, self.x0)
 
@@ -176,28 +177,31 @@ class Evolution(eqx.Module):
         return cls(step, watch, draws, covariances)
 
     def __call__(
-        self, paths: Paths, key: UInt32[Array, "2"], first_path, first_step, records, limit, even
+        self, paths: Paths, key: UInt32[Array, "2"], first_path, first_step, records, limit
     ) -> tuple[Paths, dict[str, Record]]:
         """As `evolve`."""
         index = jnp.uint32(first_path) + jnp.arange(paths.size, dtype=jnp.uint32)
         counted = jnp.full(index.shape, True) if limit is None else index < jnp.uint32(limit)
         dtype = _dtype(paths.start.tree)
 
-        def halves(j):
-            return noise.pair(self.draws, key, j, index, dtype)
+        def blocks(k):
+            return noise.blocks(self.draws, key, k // 2, index, dtype)
 
-        def one_step(k, state, draw):
+        def step(k, state, block, parity):
+            draw = noise.values(self.draws, block, parity, dtype)
             return self.step(paths.size, k, state, draw, shared=paths.shared)
 
-        def to_record(state, interval):
-            first, last = interval
-            state = _advance(one_step, halves, state, first, last, even)
+        def to_record(carry, interval):
+            state, block = _advance(step, blocks, carry, *interval)
             values = self.watch(paths.size, state)
-            return state, {name: self._record(name, v, counted) for name, v in values.items()}
+            records = {name: self._record(name, v, counted) for name, v in values.items()}
+            return (state, block), records
 
         stops = jnp.asarray(records, jnp.int32)
-        starts = jnp.concatenate([jnp.asarray(first_step, jnp.int32)[None], stops[:-1]])
-        state, recorded = jax.lax.scan(to_record, paths.state, (starts, stops))
+        first_step = jnp.asarray(first_step, jnp.int32)
+        starts = jnp.concatenate([first_step[None], stops[:-1]])
+        carry = (paths.state, blocks(first_step))
+        (state, _), recorded = jax.lax.scan(to_record, carry, (starts, stops))
         return paths.replace(state), recorded
 
     def _record(self, name: str, value: Array, counted: Bool[Array, " paths"]) -> Record:
@@ -214,7 +218,6 @@ def evolve(
     records: Int[Array, " T"],
     observables: Mapping[str, Callable | Observable] | None = None,
     limit: int | UInt32[Array, ""] | None = None,
-    even: bool = False,
 ) -> tuple[Paths, dict[str, Record]]:
     """Advances paths to each recorded step in turn and takes the statistics there.
 
@@ -232,7 +235,6 @@ def evolve(
         records: steps to record, ascending, from `first_step` on; the last is where it ends.
         observables: functions of the position by name, as in `simulate`.
         limit: only paths with a global index below it are counted; all by default.
-        even: a promise that `first_step` and all records are even, which saves a selection a step.
 
     Returns:
         The paths at the last recorded step, and by observable the records.
@@ -240,26 +242,39 @@ def evolve(
     watched = resolve(process, observables, paths.start.tree)
     evolution = Evolution.of(process, paths, watched)
     words = noise.key_words(key)
-    return evolution(paths, words, first_path, first_step, records, limit, even)
+    return evolution(paths, words, first_path, first_step, records, limit)
 
 
-def _advance(
-    one_step: Callable, halves: Callable, state: PyTree, first, last, even: bool
-) -> PyTree:
+def _advance(step: Callable, blocks: Callable, carry: PyTree, first, last) -> PyTree:
     """Steps first, ..., last - 1, in pairs that share their noise blocks.
 
-    A step outside is computed and dropped: the same arithmetic in the same place rounds the same,
-    so that paths do not depend on where a run was recorded or resumed.
+    The loop carries the blocks of the next step, so that they are computed once, whatever the step
+    does with them: XLA's CPU compiler would compute them anew for every array that depends on them.
     """
 
-    def both(j, state):
-        half = halves(j)
-        for k, draw in ((2 * j, half.even), (2 * j + 1, half.odd)):
-            after = one_step(k, state, draw)
-            if not even:
-                inside = (first <= k) & (k < last)
-                after = jax.tree.map(functools.partial(jnp.where, inside), after, state)
-            state = after
-        return state
+    def both(j, carry):
+        state, block = carry
+        for parity in (0, 1):
+            k = 2 * j + parity
+            inside = (first <= k) & (k < last)
+            state = _if(inside, functools.partial(step, k, parity=parity), state, block)
+        return state, blocks(jnp.minimum(2 * j + 2, last))
 
-    return jax.lax.fori_loop(first // 2, (last + 1) // 2, both, state)
+    return jax.lax.fori_loop(first // 2, (last + 1) // 2, both, carry)
+
+
+def _if(inside, step: Callable, state: PyTree, block: PyTree) -> PyTree:
+    """The state after the step if it is inside, else as it was.
+
+    A branch on CPU, whose compiler fuses nothing across it: a step's operations stay together and
+    round the same wherever a run is recorded or resumed. A selection elsewhere, where branches wait
+    for the host.
+    """
+
+    def branch(inside, state, block):
+        return jax.lax.cond(inside, step, lambda state, block: state, state, block)
+
+    def select(inside, state, block):
+        return jax.tree.map(functools.partial(jnp.where, inside), step(state, block), state)
+
+    return jax.lax.platform_dependent(inside, state, block, cpu=branch, default=select)

@@ -126,7 +126,7 @@ def _run(
 ) -> "_Tally":
     """Chunks of paths through segments of time, `size` paths a device at once."""
     segments = np.array_split(record_steps, min(SEGMENTS, len(record_steps)))
-    even, last = not np.any(record_steps % 2), int(record_steps[-1])
+    last = int(record_steps[-1])
     tally = _Tally(paths)
     for first_path in range(0, paths, size * mesh.size):
         state = _start(process, x0, words, np.uint32(first_path), mesh, size)
@@ -136,7 +136,7 @@ def _run(
             stops = np.pad(segment, (0, len(segments[0]) - len(segment)), mode="edge")
             state, recorded = _advance(
                 process, state, words, np.uint32(first_path), np.int32(at),
-                stops.astype(np.int32), watched, np.uint32(paths), mesh, even,
+                stops.astype(np.int32), watched, np.uint32(paths), mesh,
             )  # fmt: skip
             at = int(segment[-1])
             blocks.append(jax.block_until_ready(tally.wanted(first_path, recorded, len(segment))))
@@ -232,14 +232,14 @@ def _start(process, x0, words: UInt32[Array, "2"], first_path, mesh, size: int) 
 
 @eqx.filter_jit
 def _advance(
-    process, paths: Paths, words, first_path, first_step, stops, observables, limit, mesh, even
+    process, paths: Paths, words, first_path, first_step, stops, observables, limit, mesh
 ) -> tuple[Paths, dict[str, Record]]:
     """`evolve` on every device; the records get a leading axis, one entry a device."""
     evolution = Evolution.of(process, paths, observables)
 
     def advance(evolution, paths, words, first_path, first_step, stops, limit):
         first = _first_of_shard(first_path, paths.size)
-        paths, records = evolution(paths, words, first, first_step, stops, limit, even)
+        paths, records = evolution(paths, words, first, first_step, stops, limit)
         return paths, jax.tree.map(lambda leaf: leaf[None], records)
 
     args = (evolution, paths, words, first_path, first_step, stops, limit)

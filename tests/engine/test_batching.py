@@ -160,7 +160,7 @@ def test_the_compiled_loop_keeps_paths_last(name):
 
     def run(paths, records):
         watched = {"position": Observable(position)}
-        return evolve(process, paths, key, 0, 0, records, watched, even=True)
+        return evolve(process, paths, key, 0, 0, records, watched)
 
     records = jax.ShapeDtypeStruct((2,), jnp.int32)
     compiled = jax.jit(run).lower(paths, records).compile()

@@ -52,17 +52,23 @@ def expected(law, key, step, slot, path, coordinate):
 
 
 class Raw(noise.Law):
-    def pair(self, block, coordinate, dtype):
-        return block(coordinate)
+    def pack(self, block, like):
+        return block(like.shape)
+
+    def value(self, packed, parity, like):
+        return packed[parity]
 
 
-pair = jax.jit(noise.pair, static_argnums=4)
+@functools.partial(jax.jit, static_argnums=4)
+def pair(draws, key, j, path, dtype):
+    """The values of steps 2j and 2j + 1."""
+    packed = noise.blocks(draws, key, j, path, dtype)
+    return [noise.values(draws, packed, parity, dtype) for parity in (0, 1)]
 
 
 def raw(draws, j, path, key=KEY):
-    return jax.tree.map(
-        np.asarray, pair(draws, key, np.uint32(j), np.asarray(path, np.uint32), None)
-    )
+    found = pair(draws, key, np.uint32(j), np.asarray(path, np.uint32), jnp.float32)
+    return jax.tree.map(np.asarray, found)
 
 
 @pytest.mark.parametrize(("key", "counter", "output"), KNOWN)
@@ -143,7 +149,7 @@ def many(law, nu, dtype):
     draws = (Draw((2,), law), Draw((2,), law))
     index = jnp.arange(PATHS, dtype=jnp.uint32)
     key = noise.key_words(jax.random.key(5))
-    even, odd = jax.vmap(lambda j: noise.pair(draws, key, j, index, dtype))(jnp.uint32([6, 7]))
+    even, odd = jax.vmap(lambda j: pair(draws, key, j, index, dtype))(jnp.uint32([6, 7]))
     return [half[i] for i in range(2) for half in (jnp.stack(even, 1), jnp.stack(odd, 1))]
 
 
@@ -185,10 +191,10 @@ def test_normal_moments(precision):
 def test_uniforms_are_never_zero_and_keep_all_bits_near_zero(precision):
     dtype = jnp.dtype(precision)
     extreme = jnp.asarray([0, 1, M - 1], jnp.uint32)
-    values = np.asarray(Uniform().pair(lambda _: (extreme, extreme), None, dtype)[0], np.float64)
+    values = np.asarray(Uniform().pair(lambda _: (extreme, extreme), (), dtype)[0], np.float64)
     np.testing.assert_array_equal(values[:2], [0.5 / M, 1.5 / M])
     np.testing.assert_array_equal(values[2], np.array((M - 0.5) / M, dtype))
-    normals = Normal().pair(lambda _: (extreme, extreme), None, dtype)
+    normals = Normal().pair(lambda _: (extreme, extreme), (), dtype)
     assert np.all(np.isfinite(normals))
     assert np.max(np.abs(normals)) <= 6.76389  # √(-2 log 2⁻³³)
 
