@@ -23,3 +23,11 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(path: str | os.PathLike) -> None:
+    """Removes what a killed process left half-written beside `path`, whose folder it makes."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.stem}-????????{path.suffix}"):
+        left.unlink(missing_ok=True)

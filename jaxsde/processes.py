@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PyTree
 from jaxsde import _checks
 from jaxsde.engine.noise import Draw, Normal, is_draw
 from jaxsde.engine.observables import Observable
-from jaxsde.engine.schemes import EulerMaruyama
+from jaxsde.engine.schemes import EulerMaruyama, Scheme
 from jaxsde.oracles import GaussianNoise, Oracle
 from jaxsde.sdes import SDE, SGD
 
@@ -192,7 +192,7 @@ class SDEProcess(eqx.Module):
 
     sde: SDE
     dt: Float[Array, ""]
-    scheme: EulerMaruyama
+    scheme: Scheme
 
     def __init__(self, sde, dt, scheme=None):
         _checks.positive_number("dt", dt)
@@ -230,8 +230,9 @@ class SDEProcess(eqx.Module):
     def settings(self) -> dict[str, Any]:
         """What a comparison needs to know."""
         sde, chain = self.sde, None
-        if isinstance(sde, SGD) and sde.order == 1 and np.isclose(sde.learning_rate, self.dt):
-            chain = _gradient_chain(sde.oracle, self.dt)
+        if isinstance(self.scheme, EulerMaruyama) and isinstance(sde, SGD) and sde.order == 1:
+            same = np.isclose(sde.learning_rate, self.dt)
+            chain = _gradient_chain(sde.oracle, self.dt) if same else None
         scheme = {"name": type(self.scheme).__name__, "weak_order": self.scheme.weak_order}
         return {"dt": float(self.dt), "scheme": scheme, "chain": chain}
 
@@ -354,7 +355,7 @@ class Paired(eqx.Module):
         own = self._optimizer_draw(self.optimizer.position(state.optimizer), draw)
         optimizer, sde = self.optimizer.step(k, state.optimizer, own), state.sde
         for i, xi in enumerate(draw.unit):
-            sde = self.sde.step(k * self.substeps + i, sde, xi)
+            sde = self.sde.step(k * float(self.substeps) + i, sde, xi)  # beyond int32 too
         return Sides(optimizer, sde)
 
     def position(self, state: Sides) -> Sides:

@@ -19,6 +19,8 @@ from jaxsde.engine.observables import Observable as Observable
 from jaxsde.engine.observables import of_state as of_state
 from jaxsde.engine.observables import with_covariance as with_covariance
 from jaxsde.engine.schemes import EulerMaruyama as EulerMaruyama
+from jaxsde.engine.schemes import Scheme as Scheme
+from jaxsde.engine.schemes import SimplifiedWeakEuler as SimplifiedWeakEuler
 from jaxsde.engine.simulate import Progress as Progress
 from jaxsde.engine.simulate import simulate as simulate
 from jaxsde.engine.statistics import Moments as Moments

@@ -2,11 +2,14 @@
 
 import dataclasses
 import datetime
+import hashlib
 import importlib.metadata
 import json
+import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -16,17 +19,17 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree, UInt32
 
 from jaxsde import _checks
-from jaxsde.engine import noise, statistics
+from jaxsde.engine import noise
 from jaxsde.engine.batching import Paths
+from jaxsde.engine.checkpoint import Checkpoint
 from jaxsde.engine.devices import paths_mesh
 from jaxsde.engine.ensemble import Ensemble
-from jaxsde.engine.evolve import SAMPLE, Beginning, Evolution, Process, RandomStart, Record
+from jaxsde.engine.evolve import Beginning, Evolution, Process, RandomStart, Record
 from jaxsde.engine.observables import Observable, resolve
+from jaxsde.engine.plan import LANES, Plan, record_steps
+from jaxsde.engine.tally import Tally
 
 PACKAGES = ("jaxsde", "jax", "jaxlib", "equinox", "optax", "diffrax", "lineax", "numpy")
-SEGMENTS = 20  # time segments of a run, so that progress moves
-LANES = 16  # a vector loop's remainder may round differently, so there is none
-CHUNK_COORDINATES = 2**22  # state coordinates a device holds by default
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +58,7 @@ def simulate(
     chunk: int | None = None,
     devices: Sequence[Any] | None = None,
     progress: Callable[[Progress], None] | None = None,
+    checkpoint: str | os.PathLike | None = None,
 ) -> Ensemble:
     """Runs many paths of a process and keeps their statistics at recorded times.
 
@@ -69,22 +73,26 @@ def simulate(
         observables: functions of the position by name, marked by `of_state` or `with_covariance`
             where they read the state or their covariance is wanted. By default those that the
             process offers (`loss`), and `position` when it is small.
-        chunk: paths held in memory at a time, rounded up to full vectors; by default some four
-            million coordinates a device.
+        chunk: paths held in memory at a time, rounded up to full vectors; by default what a core's
+            cache holds, or some 16 million coordinates on an accelerator.
         devices: that share the paths; all by default.
         progress: called after every block of paths and times.
+        checkpoint: a file that keeps how far the run is, written at most once a second and in at
+            most a twentieth of the time. The same call after an interruption goes on from there and
+            gives the same numbers; after the end it gives them at once, until the file is removed.
 
     Returns:
         The ensemble. Paths that diverge are counted in it (`used`), never averaged in.
 
     Raises:
-        InputError: counts below one, records outside the run, x0 in float64 while JAX runs in
-            float32, a step that changes shapes, an observable that does not return an array.
+        InputError: counts below one or beyond the noise's counters, records outside the run, x0 in
+            float64 while JAX runs in float32, a step that changes shapes, an observable that does
+            not return an array, a checkpoint that is damaged or another run's.
     """
     steps, paths = _checks.at_least("steps", steps, 1), _checks.at_least("paths", paths, 1)
     if steps >= 2**31 or paths > 2**31:
         raise _checks.InputError("the noise's counters hold 2³¹ - 1 steps and 2³¹ paths")
-    record_steps = _record_steps(records, steps)
+    records = record_steps(records, steps)
     if not isinstance(process, Process):
         raise _checks.InputError(
             f"{type(process).__name__} is no process: it needs init, step, position, noise, dt, t0"
@@ -93,56 +101,111 @@ def simulate(
     process = _cast(process, dtype)
     watched = _cast(resolve(process, observables, _struct(x0, dtype)), dtype)
     mesh = paths_mesh(devices)
-    size = _paths_per_device(process, x0, dtype, paths, chunk, mesh.size)
-    began = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        if progress is not None:
-            progress(Progress(done, total, time.monotonic() - began))
-
+    plan = Plan.of(process, _struct(x0, dtype), dtype, records, paths, chunk, mesh)
     words = noise.key_words(key)
-    tally = _run(process, x0, words, record_steps, watched, paths, size, mesh, report)
     settings = {
-        "process": eqx.tree_pformat(process, short_arrays=False),
-        "x0": eqx.tree_pformat(x0, short_arrays=False),
         "steps": steps,
         "paths": paths,
         "key": [int(word) for word in words],
         "dtype": str(dtype),
-        "chunk": size * mesh.size,
+        "chunk": plan.chunk,
         "devices": [str(device.device_kind) for device in mesh.devices.flat],
         "versions": {name: _version(name) for name in PACKAGES},
+        "process": eqx.tree_pformat(process, short_arrays=False),
+        "x0": eqx.tree_pformat(x0, short_arrays=False),
+    }
+    file = None
+    if checkpoint is not None:
+        program = {"records": records.tolist(), "program": _program(process, x0, dtype, watched)}
+        file = Checkpoint(checkpoint, settings | program)
+    began = time.monotonic()
+
+    def report(first_path: int, step: int) -> None:
+        if progress is not None:
+            here = min(plan.chunk, paths - first_path)
+            done = first_path * int(records[-1]) + here * step
+            progress(Progress(done, paths * int(records[-1]), time.monotonic() - began))
+
+    tally = _run(process, x0, words, watched, plan, mesh, report, file)
+    settings |= {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - began, 3),
         **getattr(process, "settings", dict)(),
     }
-    t = float(np.asarray(process.t0)) + record_steps * float(np.asarray(process.dt))
+    t = float(np.asarray(process.t0)) + records * float(np.asarray(process.dt))
     moments = {name: tally.moments[name] for name in watched}
-    return Ensemble(t, record_steps, moments, tally.sample(), paths, json.dumps(settings))
+    sample = {name: tally.sample[name] for name in watched}
+    return Ensemble(t, records, moments, sample, paths, json.dumps(settings))
 
 
 def _run(
-    process, x0, words, record_steps, watched, paths: int, size: int, mesh, report: Callable
-) -> "_Tally":
-    """Chunks of paths through segments of time, `size` paths a device at once."""
-    segments = np.array_split(record_steps, min(SEGMENTS, len(record_steps)))
-    last = int(record_steps[-1])
-    tally = _Tally(paths)
-    for first_path in range(0, paths, size * mesh.size):
-        state = _start(process, x0, words, np.uint32(first_path), mesh, size)
-        here = min(size * mesh.size, paths - first_path)
-        blocks, at = [], 0
-        for segment in segments:
-            stops = np.pad(segment, (0, len(segments[0]) - len(segment)), mode="edge")
-            state, recorded = _advance(
-                process, state, words, np.uint32(first_path), np.int32(at),
-                stops.astype(np.int32), watched, np.uint32(paths), mesh,
+    process, x0, words, watched, plan: Plan, mesh, report: Callable, checkpoint: Checkpoint | None
+) -> Tally:
+    """Every chunk of paths through all segments of time, from the checkpoint on if it has one."""
+    tally = Tally(plan.paths, len(plan.records))
+    at, leaves = _restore(tally, None if checkpoint is None else checkpoint.load())
+    for first_path in plan.chunks[at.chunk :]:
+        paths = _start(process, x0, words, np.uint32(first_path), mesh, plan.size)
+        if leaves:
+            paths, leaves = _put(paths, leaves), []
+        for segment in plan.segments[at.segment :]:
+            paths, recorded = _advance(
+                process, paths, words, np.uint32(first_path), np.int32(segment.first),
+                segment.stops, watched, np.uint32(plan.paths), mesh,
             )  # fmt: skip
-            at = int(segment[-1])
-            blocks.append(jax.block_until_ready(tally.wanted(first_path, recorded, len(segment))))
-            report(first_path * last + here * at, paths * last)
-        tally.add(blocks)
+            tally.add(first_path, recorded, segment.kept)
+            at = At(at.chunk, at.segment + 1)
+            if at.segment == len(plan.segments):
+                tally.close()
+                at = At(at.chunk + 1, 0)
+            report(first_path, int(segment.stops[-1]))
+            if checkpoint is not None and (checkpoint.due() or at.chunk == len(plan.chunks)):
+                state = paths.leaves if at.segment else []
+                checkpoint.save(_arrays(tally, at, state))
     return tally
+
+
+class At(NamedTuple):
+    """The block that comes next."""
+
+    chunk: int
+    segment: int
+
+
+def _arrays(tally: Tally, at: At, leaves: list[Array]) -> dict[str, np.ndarray]:
+    state = {f"state/{i}": np.asarray(jax.device_get(leaf)) for i, leaf in enumerate(leaves)}
+    return {"at": np.array(at), **state, **tally.arrays()}
+
+
+def _restore(tally: Tally, saved: dict[str, np.ndarray] | None) -> tuple[At, list[np.ndarray]]:
+    """Where a run goes on, and the state there unless a chunk begins."""
+    if saved is None:
+        return At(0, 0), []
+    tally.restore(saved)
+    states = sum(name.startswith("state/") for name in saved)
+    return At(*saved["at"].tolist()), [saved[f"state/{i}"] for i in range(states)]
+
+
+def _put(paths: Paths, leaves: list[np.ndarray]) -> Paths:
+    """The paths in a saved state, on the devices where they were."""
+    placed = [
+        jax.device_put(leaf.view(like.dtype), like.sharding)
+        for leaf, like in zip(leaves, paths.leaves, strict=True)
+    ]
+    return eqx.tree_at(lambda p: p.leaves, paths, placed)
+
+
+def _program(process, x0, dtype, observables) -> str:
+    """A digest of the arithmetic: the traced start, step and observables with their constants."""
+    beginning = Beginning.of(process, x0)
+    paths = eqx.filter_eval_shape(beginning, jax.ShapeDtypeStruct((2,), np.uint32), LANES, 0)
+    evolution = Evolution.of(process, paths, observables)
+    digest = hashlib.sha256()
+    for part in (beginning.init, evolution.step, evolution.watch):
+        digest.update(re.sub(r"0x[0-9a-f]+", "", str(part.jaxpr)).encode())
+    for leaf in jax.tree.leaves(eqx.filter((beginning, evolution), eqx.is_array)):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 def _version(package: str) -> str:
@@ -150,17 +213,6 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:  # run from a checkout
         return "unknown"
-
-
-def _record_steps(records: Any, steps: int) -> Int[np.ndarray, " T"]:
-    if np.ndim(records) == 0:
-        count = _checks.at_least("records", records, 1)
-        return np.rint(np.linspace(0, steps, min(count, steps) + 1)).astype(np.int64)
-    chosen = np.asarray(records)
-    whole = np.issubdtype(chosen.dtype, np.integer) and chosen.ndim == 1 and chosen.size > 0
-    if not whole or chosen[0] < 0 or chosen[-1] > steps or np.any(np.diff(chosen) <= 0):
-        raise _checks.InputError(f"records must be a count or ascending steps in [0, {steps}]")
-    return chosen.astype(np.int64)
 
 
 def _start_point(x0: Any) -> tuple[RandomStart | PyTree, Any]:
@@ -196,15 +248,6 @@ def _cast(tree: PyTree, dtype) -> PyTree:
 
 def _struct(x0: PyTree | RandomStart, dtype) -> PyTree[jax.ShapeDtypeStruct]:
     return x0.struct(dtype) if isinstance(x0, RandomStart) else jax.eval_shape(lambda: x0)
-
-
-def _paths_per_device(process, x0, dtype, paths: int, chunk: int | None, devices: int) -> int:
-    if chunk is None:
-        draw = noise.structure(process.noise(_struct(x0, dtype)), dtype)
-        leaves = jax.tree.leaves((_struct(x0, dtype), draw))
-        chunk = devices * max(1, CHUNK_COORDINATES // sum(leaf.size for leaf in leaves))
-    chunk = min(_checks.at_least("chunk", chunk, 1), paths)
-    return -(-chunk // (devices * LANES)) * LANES
 
 
 def _specs(paths: Paths) -> Paths:
@@ -261,42 +304,3 @@ def _sharded(fn: Callable, mesh, args: tuple, in_specs: tuple, out_specs: Any) -
 
     mapped = jax.shard_map(body, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
     return mapped(*arrays)
-
-
-class _Tally:
-    """Statistics on the host in float64, merged block by block."""
-
-    def __init__(self, paths: int):
-        self.paths = paths
-        self.moments: dict[str, statistics.Moments] = {}
-        self.samples: dict[str, list[np.ndarray]] = {}
-
-    def wanted(self, first_path: int, recorded: dict[str, Record], records: int) -> dict:
-        """What is kept of a block `(devices, T, ...)`: no padded times, no late samples."""
-        if first_path >= SAMPLE:
-            recorded = {name: record._replace(sample=None) for name, record in recorded.items()}
-        return jax.tree.map(lambda leaf: leaf[:, :records], recorded)
-
-    def add(self, segments: list[dict[str, Record]]) -> None:
-        """Takes in one chunk of paths, its time segments in order."""
-        host = jax.device_get(segments)
-        joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *host)
-        for name, record in joined.items():
-            for device in range(len(record.moments.used)):
-                part = jax.tree.map(lambda leaf, d=device: _wide(leaf[d]), record.moments)
-                so_far = self.moments.get(name)
-                self.moments[name] = part if so_far is None else statistics.merge(so_far, part)
-            if record.sample is not None:
-                self.samples.setdefault(name, []).extend(record.sample)
-
-    def sample(self) -> dict[str, np.ndarray]:
-        """The values of the first paths, `(T, ..., min(paths, SAMPLE))`."""
-        return {
-            name: np.concatenate(parts, axis=-1)[..., : min(SAMPLE, self.paths)]
-            for name, parts in self.samples.items()
-        }
-
-
-def _wide(leaf: np.ndarray) -> np.ndarray:
-    """In 64 bits: products of counts overflow 32."""
-    return leaf.astype(np.float64 if np.issubdtype(leaf.dtype, np.floating) else np.int64)

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jaxsde import OptimizerProcess, Progress, RandomStart, of_state, simulate, with_covariance
-from jaxsde.engine import Draw, Normal, Uniform
+from jaxsde.engine import Draw, Normal, Uniform, plan
 from jaxsde.oracles import GaussianNoise
 from jaxsde.problems import DoubleWell, Quadratic
 
@@ -144,19 +144,20 @@ def test_records_are_evenly_spaced_or_as_given():
 def test_other_values_do_not_compile_again(ensemble):
     before = CALLS["traces"]
     other = run(
-        process(0.3, 0.7), X0 + 1, key=jax.random.key(1), records=[1, 3, *range(4, 13)], steps=12
+        process(0.3, 0.7), X0 + 1, key=jax.random.key(1), records=[*range(1, 24, 3), 24], steps=24
     )
     assert CALLS["traces"] == before > 0
-    exact = (1 - 0.3 * np.array([1.0, 2.0, 0.5])) ** 12 * (X0 + 1)
+    exact = (1 - 0.3 * np.array([1.0, 2.0, 0.5])) ** 24 * (X0 + 1)
     h = np.array([1.0, 2.0, 0.5])
-    spread = 0.3 * 0.7 * np.sqrt(np.sum((1 - 0.3 * h) ** (2 * np.arange(12)[:, None]), axis=0))
+    spread = 0.3 * 0.7 * np.sqrt(np.sum((1 - 0.3 * h) ** (2 * np.arange(24)[:, None]), axis=0))
     # Each of three Gaussian scores beyond 5 with 6e-7: the new values were really used.
     assert np.all(np.abs(other.mean("position")[-1] - exact) < 5 * spread / np.sqrt(PATHS))
     ratio = other.variance("position")[-1] / spread**2
     assert np.all(np.abs(ratio - 1) < 5 * np.sqrt(2 / (PATHS - 1)))
 
 
-def test_progress_rises_to_the_total_and_changes_nothing(ensemble, trajectory):
+def test_progress_rises_to_the_total_and_changes_nothing(ensemble, trajectory, monkeypatch):
+    monkeypatch.setattr(plan, "BLOCK", 1)
     seen = []
     watched = run(chunk=16, progress=seen.append)
     assert all(isinstance(report, Progress) for report in seen)
@@ -164,10 +165,12 @@ def test_progress_rises_to_the_total_and_changes_nothing(ensemble, trajectory):
     assert done == sorted(done)
     assert {report.total for report in seen} == {PATHS * STEPS}
     assert done[-1] == PATHS * STEPS
-    assert len(done) == 3 * 13
+    assert len(done) == 3 * 12
     assert all(report.elapsed >= 0 and report.remaining >= 0 for report in seen)
     assert seen[-1].remaining == 0
     np.testing.assert_array_equal(watched.sample["position"], trajectory)
+    np.testing.assert_array_equal(watched.mean("loss"), run(chunk=16).mean("loss"))
+    monkeypatch.undo()
     np.testing.assert_array_equal(watched.mean("loss"), run(chunk=16).mean("loss"))
 
 

@@ -1,5 +1,4 @@
 import functools
-import importlib
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxsde.engine import Moments, Record, statistics
+from jaxsde.engine.tally import Tally
 
 moments = jax.jit(statistics.moments, static_argnums=2)
 
@@ -103,10 +103,10 @@ def test_float32_sums_of_a_million_paths_stay_below_the_monte_carlo_error():
 
 def test_counts_of_large_blocks_do_not_overflow():
     """Two blocks of 100,000 values 0 and 3: n_a n_b = 10¹⁰ is beyond 32 bits."""
-    module = importlib.import_module("jaxsde.engine.simulate")
-    tally = module._Tally(200_000)
-    used, zero = np.full((2, 1), 100_000, np.int32), np.zeros((2, 1), np.float32)
-    block = Moments(used, np.array([[0.0], [3.0]], np.float32), zero)
-    tally.add([{"v": Record(block, None)}])
+    tally = Tally(200_000, 1)
+    used, zero = jnp.full((2, 1), 100_000, jnp.int32), jnp.zeros((2, 1), jnp.float32)
+    block = Moments(used, jnp.array([[0.0], [3.0]]), zero)
+    tally.add(0, {"v": Record(block, jnp.zeros((2, 1, 4096)))}, np.array([True]))
+    tally.close()
     assert tally.moments["v"].used[0] == 200_000
     assert tally.moments["v"].deviation[0] == 200_000 * 1.5**2
