@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 
 from jaxsde import _checks
@@ -152,7 +153,12 @@ def start(
     size: int,
     first_path: int | UInt32[Array, ""] = 0,
 ) -> Paths:
-    """The states of `size` paths at step 0, their global indices starting at `first_path`."""
+    """The states of `size` paths at step 0, their global indices starting at `first_path`.
+
+    Raises:
+        InputError: more paths than the noise's counters hold.
+    """
+    _check_counters(size, first_path)
     return Beginning.of(process, x0)(noise.key_words(key), size, first_path)
 
 
@@ -238,11 +244,28 @@ def evolve(
 
     Returns:
         The paths at the last recorded step, and by observable the records.
+
+    Raises:
+        InputError: more paths or steps than the noise's counters hold.
     """
+    _check_counters(paths.size, first_path, records)
     watched = resolve(process, observables, paths.start.tree)
     evolution = Evolution.of(process, paths, watched)
     words = noise.key_words(key)
     return evolution(paths, words, first_path, first_step, records, limit)
+
+
+def _check_counters(size: int, first_path: Any, records: Any = 0) -> None:
+    """Refuses, where the numbers are known, what would wrap around and repeat noise."""
+    first, last = _checks.concrete(first_path), _checks.concrete(records)
+    if first is not None and int(first) + size > 2**32:
+        raise _checks.InputError(
+            f"the noise's counters hold 2³² paths: {size} from number {int(first)} on are too many"
+        )
+    if last is not None and np.max(last) >= 2**31:
+        raise _checks.InputError(
+            f"the noise's counters hold 2³¹ - 1 steps: {np.max(last)} are too many"
+        )
 
 
 def _advance(step: Callable, blocks: Callable, carry: PyTree, first, last) -> PyTree:

@@ -13,7 +13,7 @@ from jaxsde import _checks
 from jaxsde.engine import noise
 
 LANES = 16  # a vector loop's remainder may round differently, so there is none
-CPU_COORDINATES = 2**17  # of x and the draw that a core holds, so that they stay in its cache
+CPU_COORDINATES = 2**16  # of x and the draw that a core holds, so that they stay in its cache
 COORDINATES = 2**24  # that an accelerator holds
 BLOCK = 2**28  # coordinate-steps of a device between reports of progress and checkpoints
 

@@ -250,8 +250,9 @@ def test_diverged_paths_are_counted_and_the_mean_is_over_survivors():
     assert 0 < escaped <= ensemble.diverged("position")[-1]
     assert ensemble.diverged("position")[-1] <= np.sum(np.abs(x[0]) > np.sqrt(5) - 0.05)
     survivors = [v[f].astype(np.float64) for v, f in zip(x, finite, strict=True)]
-    means = [v.mean() for v in survivors]
-    np.testing.assert_allclose(ensemble.mean("position")[:, 0], means, rtol=1e-5, atol=1e-6)
+    # float32 sums, whose terms may cancel
+    for mean, v in zip(ensemble.mean("position")[:, 0], survivors, strict=True):
+        assert abs(mean - v.mean()) < 1e-5 * np.abs(v).mean()
     variances = [v.var(ddof=1) for v in survivors]
     np.testing.assert_allclose(ensemble.variance("position")[:, 0], variances, rtol=1e-4)
 

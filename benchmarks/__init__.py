@@ -1,0 +1,1 @@
+"""What is measured: the same work here and elsewhere, in one run."""

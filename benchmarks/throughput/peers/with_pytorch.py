@@ -1,0 +1,118 @@
+"""A PyTorch loop: preallocated arrays, operations in place."""
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from benchmarks.throughput.cases import Case
+from benchmarks.throughput.peers import moments
+
+PACKAGES = ("torch", "numpy")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def build(case: Case, variant: str) -> Callable:
+    """A loop over an array (d, paths)."""
+    simulate = _LOOPS[case.equation]
+
+    @torch.no_grad()
+    def run(steps, seed):
+        torch.manual_seed(seed)
+        return moments(simulate(case, torch.ones(case.d, case.paths, device=DEVICE), steps).cpu())
+
+    return run
+
+
+def device() -> tuple[str, int | None]:
+    """Where PyTorch runs, and the most memory it used."""
+    if DEVICE == "cpu":
+        return f"cpu, {torch.get_num_threads()} threads", None
+    return torch.cuda.get_device_name(), torch.cuda.max_memory_allocated()
+
+
+def _column(vector) -> torch.Tensor:
+    return torch.from_numpy(vector)[:, None].to(DEVICE)
+
+
+def _quadratic_loss(h: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return (h * x**2).sum(0) / 2
+
+
+def _sign(case: Case, x: torch.Tensor, steps: int) -> torch.Tensor:
+    dt, h = case.dt, _column(case.parameters.h)
+    slope = h / (case.parameters.sigma * math.sqrt(2))
+    mean, xi = torch.empty_like(x), torch.empty_like(x)
+    for _ in range(steps):
+        torch.mul(slope, x, out=mean).erf_()
+        x.sub_(mean, alpha=dt)
+        mean.square_().neg_().add_(1).sqrt_().mul_(xi.normal_())
+        x.add_(mean, alpha=dt)  # √η √dt = dt
+    return _quadratic_loss(h, x)
+
+
+def _gbm(case: Case, x: torch.Tensor, steps: int) -> torch.Tensor:
+    growth = 1 + case.dt * _column(case.parameters.mu)
+    s, xi = math.sqrt(case.dt) * _column(case.parameters.s), torch.empty_like(x)
+    for _ in range(steps):
+        x.mul_(xi.normal_().mul_(s).add_(growth))
+    return x.sum(0)
+
+
+def _adamw(case: Case, x: torch.Tensor, steps: int) -> torch.Tensor:
+    p, eta = case.parameters, case.dt
+    h, rho1, rho2 = _column(p.h), (1 - p.b1) / eta, (1 - p.b2) / eta
+    V = ((h * x) ** 2 + p.sigma**2) * -math.expm1(-rho2 * eta)
+    M, g, P, xi = torch.zeros_like(x), torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
+    for k in range(steps):
+        gamma1 = -math.expm1(-rho1 * eta * (k + 1))
+        root2 = math.sqrt(-math.expm1(-rho2 * eta * (k + 1)))
+        torch.mul(h, x, out=g)
+        torch.sqrt(V, out=P).add_(p.eps * root2)
+        V.mul_(1 - rho2 * eta).addcmul_(g, g, value=rho2 * eta).add_(rho2 * eta * p.sigma**2)
+        g.sub_(M)  # g - M
+        x.mul_(1 - p.weight_decay * eta)
+        torch.add(M, g, alpha=eta * rho1, out=xi)
+        x.addcdiv_(xi, P, value=-eta * root2 / gamma1)
+        M.add_(g, alpha=rho1 * eta).add_(xi.normal_(), alpha=eta * rho1 * p.sigma)
+    return _quadratic_loss(h, x)
+
+
+def _dense(case: Case, x: torch.Tensor, steps: int) -> torch.Tensor:
+    H, root = (torch.from_numpy(A).to(DEVICE) for A in (case.parameters.H, case.parameters.root))
+    decay = torch.eye(case.d, device=DEVICE) - case.dt * H
+    xi, after = torch.empty_like(x), torch.empty_like(x)
+    for _ in range(steps):
+        torch.mm(decay, x, out=after)
+        x, after = after.addmm_(root, xi.normal_(), alpha=case.dt), x
+    return (x * (H @ x)).sum(0) / 2
+
+
+def _sign_optimizer(case: Case, x: torch.Tensor, steps: int) -> torch.Tensor:
+    h, sigma, g = _column(case.parameters.h), case.parameters.sigma, torch.empty_like(x)
+    for _ in range(steps):
+        g.normal_(std=sigma).addcmul_(h, x).sign_()
+        x.sub_(g, alpha=case.dt)
+    return _quadratic_loss(h, x)
+
+
+def _adamw_optimizer(case: Case, x: torch.Tensor, steps: int) -> torch.Tensor:
+    p, eta, h = case.parameters, case.dt, _column(case.parameters.h)
+    M, V, g, P = (torch.zeros_like(x) for _ in range(4))
+    for k in range(1, steps + 1):
+        g.normal_(std=p.sigma).addcmul_(h, x)
+        M.lerp_(g, 1 - p.b1)
+        V.mul_(p.b2).addcmul_(g, g, value=1 - p.b2)
+        torch.sqrt(V, out=P).div_(math.sqrt(1 - p.b2**k)).add_(p.eps)
+        x.mul_(1 - eta * p.weight_decay).addcdiv_(M, P, value=-eta / (1 - p.b1**k))
+    return _quadratic_loss(h, x)
+
+
+_LOOPS = {
+    "sign": _sign,
+    "gbm": _gbm,
+    "adamw": _adamw,
+    "dense": _dense,
+    "sign-optimizer": _sign_optimizer,
+    "adamw-optimizer": _adamw_optimizer,
+}
