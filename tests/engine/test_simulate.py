@@ -250,9 +250,9 @@ def test_diverged_paths_are_counted_and_the_mean_is_over_survivors():
     assert 0 < escaped <= ensemble.diverged("position")[-1]
     assert ensemble.diverged("position")[-1] <= np.sum(np.abs(x[0]) > np.sqrt(5) - 0.05)
     survivors = [v[f].astype(np.float64) for v, f in zip(x, finite, strict=True)]
-    # float32 sums, whose terms may cancel
+    # float32 sums around the first path's value, which here runs away itself
     for mean, v in zip(ensemble.mean("position")[:, 0], survivors, strict=True):
-        assert abs(mean - v.mean()) < 1e-5 * np.abs(v).mean()
+        assert abs(mean - v.mean()) < 1e-4 * v.std() / np.sqrt(v.size)
     variances = [v.var(ddof=1) for v in survivors]
     np.testing.assert_allclose(ensemble.variance("position")[:, 0], variances, rtol=1e-4)
 
