@@ -190,24 +190,22 @@ class Evolution(eqx.Module):
         counted = jnp.full(index.shape, True) if limit is None else index < jnp.uint32(limit)
         dtype = _dtype(paths.start.tree)
 
-        def blocks(k):
-            return noise.blocks(self.draws, key, k // 2, index, dtype)
+        def blocks(j):
+            return noise.blocks(self.draws, key, j, index, dtype)
 
         def step(k, state, block, parity):
             draw = noise.values(self.draws, block, parity, dtype)
             return self.step(paths.size, k, state, draw, shared=paths.shared)
 
-        def to_record(carry, interval):
-            state, block = _advance(step, blocks, carry, *interval)
+        def to_record(state, interval):
+            state = _advance(step, blocks, state, *interval)
             values = self.watch(paths.size, state)
             records = {name: self._record(name, v, counted) for name, v in values.items()}
-            return (state, block), records
+            return state, records
 
         stops = jnp.asarray(records, jnp.int32)
-        first_step = jnp.asarray(first_step, jnp.int32)
-        starts = jnp.concatenate([first_step[None], stops[:-1]])
-        carry = (paths.state, blocks(first_step))
-        (state, _), recorded = jax.lax.scan(to_record, carry, (starts, stops))
+        starts = jnp.concatenate([jnp.asarray(first_step, jnp.int32)[None], stops[:-1]])
+        state, recorded = jax.lax.scan(to_record, paths.state, (starts, stops))
         return paths.replace(state), recorded
 
     def _record(self, name: str, value: Array, counted: Bool[Array, " paths"]) -> Record:
@@ -268,36 +266,38 @@ def _check_counters(size: int, first_path: Any, records: Any = 0) -> None:
         )
 
 
-def _advance(step: Callable, blocks: Callable, carry: PyTree, first, last) -> PyTree:
-    """Steps first, ..., last - 1, in pairs that share their noise blocks.
+def _advance(step: Callable, blocks: Callable, state: PyTree, first, last) -> PyTree:
+    """Steps first, ..., last - 1, in pairs that share their noise blocks."""
 
-    The loop carries the blocks of the next step, so that they are computed once, whatever the step
-    does with them: XLA's CPU compiler would compute them anew for every array that depends on them.
-    """
-
-    def both(j, carry):
-        state, block = carry
+    def both(j, state):
+        inside = [(first <= k) & (k < last) for k in (2 * j, 2 * j + 1)]
+        block = _if(inside[0] | inside[1], blocks, _zeros(blocks, j), j)
         for parity in (0, 1):
-            k = 2 * j + parity
-            inside = (first <= k) & (k < last)
-            state = _if(inside, functools.partial(step, k, parity=parity), state, block)
-        return state, blocks(jnp.minimum(2 * j + 2, last))
+            one_step = functools.partial(step, parity=parity)
+            state = _if(inside[parity], one_step, state, 2 * j + parity, state, block)
+        return state
 
-    return jax.lax.fori_loop(first // 2, (last + 1) // 2, both, carry)
+    return jax.lax.fori_loop(first // 2, (last + 1) // 2, both, state)
 
 
-def _if(inside, step: Callable, state: PyTree, block: PyTree) -> PyTree:
-    """The state after the step if it is inside, else as it was.
+def _zeros(fn: Callable, *args: Any) -> PyTree[Array]:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(fn, *args))
 
-    A branch on CPU, whose compiler fuses nothing across it: a step's operations stay together and
-    round the same wherever a run is recorded or resumed. A selection elsewhere, where branches wait
-    for the host.
+
+def _if(wanted, fn: Callable, otherwise: PyTree, *args: Any) -> PyTree:
+    """fn(*args) if it is wanted.
+
+    A branch on CPU, across which the compiler fuses nothing: it would compute the noise anew for
+    every array that depends on it, and round a step one way here and another there. A selection
+    elsewhere, where branches wait for the host.
     """
 
-    def branch(inside, state, block):
-        return jax.lax.cond(inside, step, lambda state, block: state, state, block)
+    def branch(wanted, otherwise, *args):
+        return jax.lax.cond(
+            wanted, lambda other, *args: fn(*args), lambda other, *args: other, otherwise, *args
+        )
 
-    def select(inside, state, block):
-        return jax.tree.map(functools.partial(jnp.where, inside), step(state, block), state)
+    def select(wanted, otherwise, *args):
+        return jax.tree.map(functools.partial(jnp.where, wanted), fn(*args), otherwise)
 
-    return jax.lax.platform_dependent(inside, state, block, cpu=branch, default=select)
+    return jax.lax.platform_dependent(wanted, otherwise, *args, cpu=branch, default=select)

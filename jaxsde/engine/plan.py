@@ -13,7 +13,7 @@ from jaxsde import _checks
 from jaxsde.engine import noise
 
 LANES = 16  # a vector loop's remainder may round differently, so there is none
-CPU_COORDINATES = 2**16  # of x and the draw that a core holds, so that they stay in its cache
+CPU_COORDINATES = 2**17  # of x and the draw that a core holds, so that they stay in its cache
 COORDINATES = 2**24  # that an accelerator holds
 BLOCK = 2**28  # coordinate-steps of a device between reports of progress and checkpoints
 
@@ -59,8 +59,8 @@ class Plan:
             on_cpu = mesh.devices.flat[0].platform == "cpu"
             limit = CPU_COORDINATES if on_cpu else COORDINATES
             chunk = mesh.size * max(1, limit // coordinates)
-        chunk = min(_checks.at_least("chunk", chunk, 1), paths)
-        size = -(-chunk // (mesh.size * LANES)) * LANES
+        chunks = math.ceil(paths / _checks.at_least("chunk", chunk, 1))  # of equal size
+        size = math.ceil(paths / (chunks * mesh.size * LANES)) * LANES
         segments = cut(records, max(1, BLOCK // (coordinates * size)))
         return cls(paths, size, size * mesh.size, records, segments)
 

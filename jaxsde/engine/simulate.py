@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -22,7 +23,7 @@ from jaxsde import _checks
 from jaxsde.engine import noise
 from jaxsde.engine.batching import Paths
 from jaxsde.engine.checkpoint import Checkpoint
-from jaxsde.engine.devices import paths_mesh
+from jaxsde.engine.devices import CPU_OPTIONS, paths_mesh
 from jaxsde.engine.ensemble import Ensemble
 from jaxsde.engine.evolve import Beginning, Evolution, Process, RandomStart, Record
 from jaxsde.engine.observables import Observable, resolve
@@ -145,13 +146,13 @@ def _run(
     tally = Tally(plan.paths, len(plan.records))
     at, leaves = _restore(tally, None if checkpoint is None else checkpoint.load())
     for first_path in plan.chunks[at.chunk :]:
-        paths = _start(process, x0, words, np.uint32(first_path), mesh, plan.size)
+        paths = _start(mesh, process, x0, words, np.uint32(first_path), plan.size)
         if leaves:
             paths, leaves = _put(paths, leaves), []
         for segment in plan.segments[at.segment :]:
             paths, recorded = _advance(
-                process, paths, words, np.uint32(first_path), np.int32(segment.first),
-                segment.stops, watched, np.uint32(plan.paths), mesh,
+                mesh, process, paths, words, np.uint32(first_path), np.int32(segment.first),
+                segment.stops, watched, np.uint32(plan.paths),
             )  # fmt: skip
             tally.add(first_path, recorded, segment.kept)
             at = At(at.chunk, at.segment + 1)
@@ -208,6 +209,7 @@ def _program(process, x0, dtype, observables) -> str:
     return digest.hexdigest()
 
 
+@functools.cache
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
@@ -260,8 +262,19 @@ def _specs(paths: Paths) -> Paths:
     )
 
 
-@eqx.filter_jit
-def _start(process, x0, words: UInt32[Array, "2"], first_path, mesh, size: int) -> Paths:
+def _compiled(fn: Callable) -> Callable:
+    """`fn(mesh, ...)` compiled, for CPU with options of its own."""
+    plain, on_cpu = eqx.filter_jit(fn), eqx.filter_jit(fn, compiler_options=CPU_OPTIONS)
+
+    def call(mesh, *args):
+        platform = mesh.devices.flat[0].platform
+        return (on_cpu if platform == "cpu" else plain)(mesh, *args)
+
+    return call
+
+
+@_compiled
+def _start(mesh, process, x0, words: UInt32[Array, "2"], first_path, size: int) -> Paths:
     """`start` on every device, for `size` paths each; user code is traced outside shard_map."""
     beginning = Beginning.of(process, x0)
 
@@ -273,9 +286,9 @@ def _start(process, x0, words: UInt32[Array, "2"], first_path, mesh, size: int) 
     return _sharded(begin, mesh, args, (PartitionSpec(),) * 3, _specs(example))
 
 
-@eqx.filter_jit
+@_compiled
 def _advance(
-    process, paths: Paths, words, first_path, first_step, stops, observables, limit, mesh
+    mesh, process, paths: Paths, words, first_path, first_step, stops, observables, limit
 ) -> tuple[Paths, dict[str, Record]]:
     """`evolve` on every device; the records get a leading axis, one entry a device."""
     evolution = Evolution.of(process, paths, observables)

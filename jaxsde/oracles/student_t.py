@@ -19,8 +19,8 @@ from jaxsde.oracles._oracle import (
 from jaxsde.problems import Problem
 
 _DEGREE = 40  # of the Chebyshev series of the tail
+_SHORT_DEGREE, _SHORT_UP_TO = 20, 30.0  # enough for small ν
 _TERMS = 512  # of the power series that it is fitted to
-_NODES = np.cos(np.pi * (np.arange(_DEGREE + 1) + 0.5) / (_DEGREE + 1))
 LARGEST_DEGREES_OF_FREEDOM = 1000.0
 
 
@@ -59,7 +59,9 @@ class StudentTNoise(Oracle):
         self.problem = problem
         self.scale = noise_scale("scale", scale)
         self.degrees_of_freedom = jnp.asarray(degrees_of_freedom, float)
-        self._tail, self._density = _tail_series(self.degrees_of_freedom)
+        short = known is not None and known <= _SHORT_UP_TO
+        degree = _SHORT_DEGREE if short else _DEGREE
+        self._tail, self._density = _tail_series(self.degrees_of_freedom, degree)
 
     def noise(self, x0: PyTree) -> PyTree[Draw]:
         """τ, with the shapes of x0."""
@@ -115,7 +117,7 @@ class StudentTNoise(Oracle):
         return jnp.where(tau < 0, tail, 1 - tail)
 
 
-def _tail_series(nu: Float[Array, ""]) -> tuple[Float[Array, " n"], Float[Array, ""]]:
+def _tail_series(nu: Float[Array, ""], degree: int) -> tuple[Float[Array, " n"], Float[Array, ""]]:
     """The Chebyshev coefficients of h on s in [0, 1], and the density p(0).
 
     h solves (1 - s²) h' - ν s h = -2 √ν p(0) with h(0) = 1, so that in w = 1 - s it is the positive
@@ -124,10 +126,11 @@ def _tail_series(nu: Float[Array, ""]) -> tuple[Float[Array, " n"], Float[Array,
     """
     j = jnp.arange(1, _TERMS, dtype=nu.dtype)
     a = jnp.cumprod((j - 1 + nu) / (2 * j + nu))
-    w = jnp.asarray((1 - _NODES) / 2, nu.dtype)
+    nodes = np.cos(np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
+    w = jnp.asarray((1 - nodes) / 2, nu.dtype)
     at_start = 1 + jnp.sum(a)
     h = (1 + jnp.sum(a[None, :] * w[:, None] ** j[None, :], axis=1)) / at_start
-    transform = np.polynomial.chebyshev.chebvander(_NODES, _DEGREE).T * 2 / (_DEGREE + 1)
+    transform = np.polynomial.chebyshev.chebvander(nodes, degree).T * 2 / (degree + 1)
     transform[0] /= 2
     return jnp.asarray(transform, nu.dtype) @ h, jnp.sqrt(nu) / (2 * at_start)
 
@@ -135,6 +138,6 @@ def _tail_series(nu: Float[Array, ""]) -> tuple[Float[Array, " n"], Float[Array,
 def _chebyshev(coefficients: Float[Array, " n"], u: Float[Array, "..."]) -> Float[Array, "..."]:
     """Σₙ cₙ Tₙ(u) by Clenshaw's recurrence, unrolled."""
     after, last = jnp.zeros_like(u), jnp.zeros_like(u)
-    for n in range(_DEGREE, 0, -1):
+    for n in range(len(coefficients) - 1, 0, -1):
         after, last = last, coefficients[n] + 2 * u * last - after
     return coefficients[0] + u * last - after
