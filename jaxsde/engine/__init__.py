@@ -1,5 +1,6 @@
 """Paths through time: counter-based noise, schemes, the loop, statistics, ensembles."""
 
+from jaxsde.engine.devices import CPU_OPTIONS as CPU_OPTIONS
 from jaxsde.engine.devices import use_all_cores as use_all_cores
 from jaxsde.engine.ensemble import Ensemble as Ensemble
 from jaxsde.engine.ensemble import Quantile as Quantile

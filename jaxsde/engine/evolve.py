@@ -229,6 +229,7 @@ def evolve(
     compiled once, in which all settings share their noise. Build the process inside the mapped
     function, so that all that depends on a hyperparameter follows it. Derivatives are pathwise and
     forward (`jax.jvp`), and those of expectations only where a step is smooth: not through a sign.
+    On CPU, `jax.jit(..., compiler_options=CPU_OPTIONS)` gives it the speed that `simulate` has.
 
     Args:
         process: the chain; its array leaves may be traced.

@@ -13,7 +13,7 @@ from jaxsde import _checks
 from jaxsde.engine import noise
 
 LANES = 16  # a vector loop's remainder may round differently, so there is none
-CPU_COORDINATES = 2**17  # of x and the draw that a core holds, so that they stay in its cache
+CPU_COORDINATES = 2**18  # of x and the draw that a core holds, so that they stay in its cache
 COORDINATES = 2**24  # that an accelerator holds
 BLOCK = 2**28  # coordinate-steps of a device between reports of progress and checkpoints
 
@@ -108,4 +108,4 @@ def cut(records: Int[np.ndarray, " T"], block: int) -> list[Segment]:
 
 def _rounded(count: int) -> int:
     """A few more stops than needed, so that other numbers of records compile nothing new."""
-    return 2 ** (count - 1).bit_length() if count <= 16 else -(-count // 16) * 16
+    return 2 ** (count - 1).bit_length() if count <= 8 else -(-count // 8) * 8

@@ -50,8 +50,9 @@ class Tally:
             part = np.asarray(shard.data)[0, ..., : size - at]
             if name not in self.sample:
                 self.sample[name] = np.empty((self.records, *part.shape[1:-1], size), part.dtype)
-            rows = self.sample[name][self.rows : self.rows + np.sum(kept)]
-            rows[..., at : at + part.shape[-1]] = part[kept]
+            rows = self.sample[name][self.rows :, ..., at : at + part.shape[-1]]
+            for row, stop in zip(rows, np.flatnonzero(kept), strict=False):
+                row[...] = part[stop]
             at += part.shape[-1]
 
     def close(self) -> None:
