@@ -25,13 +25,17 @@ class Draw(eqx.Module):
             `Index(n, batch, replace)`.
 
     Raises:
-        InputError: more coordinates than the noise's counters hold.
+        InputError: no tuple of whole numbers, or more coordinates than the noise's counters hold.
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)
     law: Law
 
     def __check_init__(self):
+        if not isinstance(self.shape, tuple):
+            raise _checks.InputError(f"shape must be a tuple such as (3,), got {self.shape!r}")
+        for size in self.shape:
+            _checks.at_least("a size in shape", size, 0)
         shape = self.law.struct(self.shape, jnp.float32).shape
         if int(np.prod(shape, dtype=object)) > COORDINATES:
             raise _checks.InputError(

@@ -2,8 +2,9 @@
 
 In float32 the logarithm and the cosine are minimax polynomials (Remez) in the words themselves, so
 that no bit is lost and nothing but arithmetic runs in the loop; in float64 they are the library's.
-Largest errors over all 2³² words: 2.5e-7 of log u, relative, and 1.9e-7 of cos θ, absolute (six and
-three units of 2⁻²⁴ and 2⁻²⁴...), checked word by word.
+Largest relative errors in float32 over all 2³² words, which a slow test goes through one by one:
+2.6e-7 of log u, 1.7e-7 of √(-2 log u), 1.9e-7 of cos θ and sin θ, 9e-8 of u. cos θ and sin θ have
+an absolute error below 1.8e-7.
 """
 
 import jax
