@@ -264,8 +264,8 @@ def _specs(paths: Paths) -> Paths:
 
 def _compiled(fn: Callable) -> Callable:
     """`fn(mesh, ...)` compiled, for CPU with options of its own."""
-    plain = eqx.filter_jit(fn)
-    on_cpu: Callable = functools.partial(eqx.filter_jit, compiler_options=CPU_OPTIONS)(fn)
+    options: dict[str, Any] = {"compiler_options": CPU_OPTIONS}
+    plain, on_cpu = eqx.filter_jit(fn), eqx.filter_jit(fn, **options)
 
     def call(mesh, *args):
         platform = mesh.devices.flat[0].platform
