@@ -2,6 +2,7 @@
 
 from jaxsde import analysis as analysis
 from jaxsde import engine as engine
+from jaxsde import optimizers as optimizers
 from jaxsde import oracles as oracles
 from jaxsde import problems as problems
 from jaxsde import sdes as sdes

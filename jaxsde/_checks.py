@@ -22,11 +22,9 @@ def concrete(value: Any) -> np.ndarray | None:
 
 def positive(name: str, value: Any) -> None:
     """Refuses a value that is not positive and finite in every entry."""
-    known = concrete(value)
+    known = _numbers(name, value, "a positive number")
     if known is None:
         return
-    if not np.issubdtype(known.dtype, np.number):
-        raise InputError(f"{name} must be a positive number, got {value!r}")
     with np.errstate(over="ignore"):
         held = known.astype(jnp.result_type(float))  # as JAX will hold it
     if not (np.all(np.isfinite(held)) and np.all(held > 0)):
@@ -38,6 +36,20 @@ def positive_number(name: str, value: Any) -> None:
     positive(name, value)
     if np.ndim(value) != 0:
         raise InputError(f"{name} must be one number, got shape {np.shape(value)}")
+
+
+def nonnegative(name: str, value: Any) -> None:
+    """Refuses a value with a negative or infinite entry."""
+    known = _numbers(name, value, "a number, zero or positive")
+    if known is not None and not (np.all(np.isfinite(known)) and np.all(known >= 0)):
+        raise InputError(f"{name} must be finite and not negative, got {_short(known)}")
+
+
+def fraction(name: str, value: Any) -> None:
+    """Refuses anything but one number in [0, 1), such as the memory of an average."""
+    known = _numbers(name, value, "one number in [0, 1)")
+    if known is not None and (known.ndim != 0 or not 0 <= known < 1):
+        raise InputError(f"{name} must be one number in [0, 1), got {_short(known)}")
 
 
 def at_least(name: str, value: Any, least: int) -> int:
@@ -71,6 +83,14 @@ def extra(module: str, name: str) -> ModuleType:
         raise ImportError(
             f"{module} is needed here: pip install 'jaxsde[{name}]'", name=module
         ) from error
+
+
+def _numbers(name: str, value: Any, wanted: str) -> np.ndarray | None:
+    """The concrete value; refuses what holds no numbers."""
+    known = concrete(value)
+    if known is not None and not np.issubdtype(known.dtype, np.number):
+        raise InputError(f"{name} must be {wanted}, got {value!r}")
+    return known
 
 
 def _short(value: np.ndarray) -> str:

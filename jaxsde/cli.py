@@ -14,8 +14,8 @@ import numpy as np
 from jaxsde import _checks, engine, oracles, plotting, problems
 from jaxsde.analysis import Comparison, compare, with_error
 from jaxsde.engine import Ensemble
-from jaxsde.families import Family, Laws, Setting, family
-from jaxsde.processes import OptimizerProcess, Paired, SDEProcess
+from jaxsde.families import Laws, Setting, family
+from jaxsde.processes import Paired
 
 ROWS = 9  # times in the printed table
 NOISES = ("gaussian", "student-t")
@@ -30,7 +30,9 @@ class Track:
     """
 
     optimizer: str
-    """Optimizer and SDE: sgd, sgd-order-2, sign_sgd, sign_sgd-linearized."""
+    """Optimizer and SDE: sgd, sgd-order-2, sign_sgd, sign_sgd-linearized, rmsprop, rmspropw,
+    rmsprop-order-2, rmsprop-batch-equivalent, adam, adam-l2, adamw, adamw-published, adam-order-2,
+    adam-batch-equivalent."""
 
     problem: str = "quadratic"
     """What to minimise: quadratic, rosenbrock, embedded-saddle, double-well, breast-cancer."""
@@ -45,7 +47,11 @@ class Track:
     """ν of Student-t noise."""
 
     learning_rate: float | None = None
-    """η, which is also the time a step takes; one that suits the optimizer unless given."""
+    """η; one that suits the optimizer unless given. A step takes the time η, or η² where the SDE is
+    batch-equivalent."""
+
+    hyperparameters: dict[str, float] = dataclasses.field(default_factory=dict)
+    """The optimizer's others, as NAME VALUE pairs: b1 0.95 weight_decay 0.5."""
 
     steps: int = 1000
     """Optimizer steps."""
@@ -55,6 +61,9 @@ class Track:
 
     substeps: int = 4
     """Euler-Maruyama steps of the SDE for each optimizer step."""
+
+    warm_up: int | None = None
+    """Optimizer steps before the SDE takes over; the optimizer's own default unless given."""
 
     records: int = 100
     """Recorded times, spaced evenly in log time."""
@@ -110,7 +119,8 @@ def track(options: Track) -> None:
     learning_rate = _or(options.learning_rate, chosen.learning_rate)
     _checks.positive("learning_rate", learning_rate)
     oracle = _oracle(options, named)
-    pair = _pair(chosen, oracle, learning_rate, _checks.at_least("substeps", options.substeps, 1))
+    substeps = _checks.at_least("substeps", options.substeps, 1)
+    pair = chosen.pair(oracle, learning_rate, substeps, options.hyperparameters, options.warm_up)
     x0 = named.x0.astype(np.float64 if options.float64 else np.float32)
     if not 0 <= options.seed < 2**32:
         raise _checks.InputError(f"seed must lie in [0, 2³²), got {options.seed}")
@@ -120,12 +130,14 @@ def track(options: Track) -> None:
     comparison = compare(ensemble)
     rows = np.unique(np.linspace(0, len(ensemble.time) - 1, ROWS).astype(int))
     times = ensemble.time[rows]
-    setting = Setting(oracle, learning_rate, x0, learning_rate / options.substeps, times)
-    laws = chosen.laws(setting)
+    settings = chosen.settings(options.hyperparameters)
+    dt = chosen.step(learning_rate) / substeps
+    laws = chosen.laws(Setting(oracle, learning_rate, x0, dt, times, settings))
     about = f"{chosen.about} on {options.problem}: {named.about}\n"
-    about += (
-        f"η = {learning_rate:g}, {options.noise} noise of scale {_or(options.scale, named.scale):g}"
+    about += ", ".join(
+        f"{name} = {value:g}" for name, value in {"η": learning_rate, **settings}.items() if value
     )
+    about += f", {options.noise} noise of scale {_or(options.scale, named.scale):g}"
     _print(about, ensemble, comparison, laws, rows)
 
     figure = plotting.track(
@@ -165,12 +177,6 @@ def _oracle(options: Track, named: problems.Named) -> oracles.Oracle:
     if options.noise == "gaussian":
         return oracles.GaussianNoise(named.make(), scale)
     return oracles.StudentTNoise(named.make(), scale, options.degrees_of_freedom)
-
-
-def _pair(chosen: Family, oracle: oracles.Oracle, learning_rate: float, substeps: int) -> Paired:
-    optimizer = OptimizerProcess(chosen.optimizer, {"learning_rate": learning_rate}, oracle)
-    sde = SDEProcess(chosen.sde(oracle, learning_rate), learning_rate / substeps)
-    return Paired(optimizer, sde, substeps)
 
 
 def _simulate(pair: Paired, x0: np.ndarray, options: Track, paths: int) -> Ensemble:

@@ -8,16 +8,19 @@ import pytest
 
 from jaxsde import InputError, OptimizerProcess, Paired, SDEProcess, of_state, simulate
 from jaxsde.engine import Draw, Normal, StudentT
+from jaxsde.engine.noise import is_draw
 from jaxsde.engine.observables import Observable, position
 from jaxsde.oracles import GaussianNoise, StudentTNoise
 from jaxsde.problems import Quadratic, Rosenbrock
 from jaxsde.processes import PairedDraw, Sides
-from jaxsde.sdes import SGD, SignSGD, from_diffrax
+from jaxsde.sdes import SGD, Adam, RMSprop, SignSGD, from_diffrax
+from jaxsde.sdes.adaptive import Noises
 
 H = np.array([2.0, 1.0, 0.5])
 X0 = np.array([1.0, -2.0, 0.5])
 SIGMA = np.array([[1.0, 0.5, 0.0], [0.5, 2.0, -0.25], [0.0, -0.25, 0.5]])
 ETA = 0.1
+BROWNIAN = diffrax.UnsafeBrownianPath((3,), jax.random.key(0))
 
 
 def sgd(oracle, rate=ETA):
@@ -166,6 +169,74 @@ def test_the_sdes_clock_runs_on_through_the_substeps(x64):
     assert (pair.t0, float(pair.dt)) == (1.0, ETA)
 
 
+def test_a_warm_up_hands_the_optimizers_state_over(x64):
+    """Equal on both sides until k₀, then the SDE's own steps from the time k₀ η."""
+    oracle, k0, substeps = GaussianNoise(Quadratic(H), 0.5), 3, 2
+    hyperparameters = {"learning_rate": ETA, "b1": 0.8, "b2": 0.9}
+    optimizer = OptimizerProcess(optax.adam, hyperparameters, oracle)
+    sde = SDEProcess(Adam(oracle, **hyperparameters), ETA / substeps)
+    pair = Paired(optimizer, sde, substeps, warm_up=k0)
+    rng = np.random.default_rng(5)
+    slots = [jax.tree.structure(unit, is_leaf=is_draw) for unit in pair.noise(X0).unit]
+
+    def draws(xi):
+        return PairedDraw(tuple(s.unflatten([x]) for s, x in zip(slots, xi, strict=True)), None)
+
+    state = pair.init(jnp.asarray(X0), draws(np.zeros((substeps, 3))))
+    own, its = optimizer.init(jnp.asarray(X0), None), None
+    for k in range(6):
+        xi = rng.standard_normal((substeps, 3))
+        draw = draws(xi)
+        state = pair.step(k, state, draw)
+        own = optimizer.step(k, own, sum(xi) / np.sqrt(substeps))
+        if k < k0:
+            its = sde.sde.resumed((k + 1) * ETA, own.x, own.inner)
+        else:
+            for i, u in enumerate(draw.unit):
+                its = sde.scheme.step(sde.sde, (k + i / substeps) * ETA, its, ETA / substeps, u)
+        np.testing.assert_allclose(state.optimizer.x, own.x, rtol=1e-13)
+        for ours, expected in zip(state.sde, its, strict=True):
+            np.testing.assert_allclose(ours, expected, rtol=1e-11)
+        assert np.array_equal(state.sde.X, own.x) == (k < k0)
+
+
+def test_an_sde_that_starts_late_is_warmed_up_on_the_optimizers_clock(key):
+    oracle = GaussianNoise(Quadratic(H), 0.5)
+    optimizer = OptimizerProcess(optax.adam, {"learning_rate": ETA}, oracle)
+    published = SDEProcess(Adam(oracle, ETA, published=True), ETA)
+    start = X0.astype(np.float32)
+    ensemble = run(Paired(optimizer, published), start, key=key, records=[0, 1, 2, 8])
+    np.testing.assert_allclose(ensemble.time, ETA * np.array([0, 1, 2, 8]), rtol=1e-6)
+    difference = np.sqrt(ensemble.variance("difference.loss"))
+    np.testing.assert_array_equal(difference[:2], 0)
+    assert np.all(difference[2:] > 1e-4)
+
+
+def test_an_order_two_sde_shares_its_first_brownian_motion():
+    oracle = GaussianNoise(Quadratic(H), 0.5)
+    optimizer = OptimizerProcess(optax.rmsprop, {"learning_rate": ETA}, oracle)
+    pair = Paired(optimizer, SDEProcess(RMSprop(oracle, ETA, order=2), ETA / 2), 2)
+    draws = pair.noise(X0)
+    assert draws.own is None
+    values = [Noises(jnp.full(3, i + 1.0), jnp.full(3, 9.0)) for i in range(2)]
+    got = pair._optimizer_draw(X0, PairedDraw(tuple(values), None))
+    np.testing.assert_allclose(got, 3 / np.sqrt(2))
+
+
+@pytest.mark.parametrize(
+    ("sde", "warm_up", "message"),
+    [
+        (lambda o: Adam(o, ETA, published=True, t0=3 * ETA), 2, "3 steps late.*at least as many"),
+        (lambda o: from_diffrax(SGD(o, ETA).terms(BROWNIAN)), 2, "cannot take over.*without"),
+        (lambda o: SGD(o, ETA), -1, "warm_up must be a whole number"),
+    ],
+)
+def test_impossible_warm_ups_are_refused(sde, warm_up, message):
+    oracle = GaussianNoise(Quadratic(H), 0.5)
+    with pytest.raises(InputError, match=message):
+        Paired(sgd(oracle), SDEProcess(sde(oracle), ETA), warm_up=warm_up)
+
+
 def test_clocks_that_disagree_are_refused():
     oracle = GaussianNoise(Quadratic(H), 1.0)
     for dt, substeps in ((ETA, 2), (ETA / 3, 2), (1.01 * ETA, 1)):
@@ -308,8 +379,7 @@ def test_wrong_arguments_say_so(arguments, message):
         OptimizerProcess(*arguments)
 
 
-def test_misspelt_hyperparameters_say_so(key):
+def test_misspelt_hyperparameters_say_so():
     oracle = GaussianNoise(Quadratic([1.0]), 1.0)
-    process = OptimizerProcess(optax.sgd, {"learning_rate": 0.1, "momentun": 0.9}, oracle)
     with pytest.raises(InputError, match="momentun"):
-        simulate(process, np.ones(1, np.float32), steps=1, paths=1, key=key)
+        OptimizerProcess(optax.sgd, {"learning_rate": 0.1, "momentun": 0.9}, oracle)

@@ -3,3 +3,4 @@
 from jaxsde.oracles._oracle import Oracle as Oracle
 from jaxsde.oracles.gaussian import GaussianNoise as GaussianNoise
 from jaxsde.oracles.student_t import StudentTNoise as StudentTNoise
+from jaxsde.oracles.svag import SVAG as SVAG

@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, PyTree
@@ -39,6 +40,24 @@ class Oracle(eqx.Module):
     @abc.abstractmethod
     def covariance_root(self, x: Any) -> lx.AbstractLinearOperator:
         """R(x) with R Rᵀ = Σ(x)."""
+
+    def variance(self, x: Any) -> Any:
+        """diag Σ(x), with the structure of x."""
+        covariance = self.covariance(x)
+        if isinstance(covariance, lx.DiagonalLinearOperator):
+            return covariance.diagonal
+        return jax.flatten_util.ravel_pytree(x)[1](lx.diagonal(covariance))
+
+    def squares_root(self, x: Any) -> lx.AbstractLinearOperator:
+        """Q(x) with Q Qᵀ = Cov(Z²), elementwise squares, where E ZᵢZⱼZₖ = 0.
+
+        Raises:
+            InputError: the oracle has none.
+        """
+        raise _checks.InputError(
+            f"{type(self).__name__} has no covariance of its squared noise: SDEs of order 2 need "
+            "an oracle with a squares_root(x), as GaussianNoise has it"
+        )
 
     def cdf(self, z: Any) -> Any:
         """P(Zᵢ <= zᵢ) coordinate by coordinate, where the coordinates are independent.

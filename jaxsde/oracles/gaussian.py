@@ -75,6 +75,14 @@ class GaussianNoise(Oracle):
             return diagonal(self._independent_scale(), x)
         return lx.MatrixLinearOperator(self.root / jnp.sqrt(self.batch_size))
 
+    def squares_root(self, x: PyTree) -> lx.AbstractLinearOperator:
+        """Q with Q Qᵀ = Cov(Z²), Cov(Zᵢ², Zⱼ²) = 2 Σᵢⱼ²; diag(√2 σ²) where Σ is diagonal."""
+        covariance = self.covariance(x)
+        if isinstance(covariance, lx.DiagonalLinearOperator):
+            diagonal = jax.tree.map(lambda variance: np.sqrt(2) * variance, covariance.diagonal)
+            return lx.DiagonalLinearOperator(diagonal)
+        return lx.MatrixLinearOperator(_symmetric_root(2 * covariance.as_matrix() ** 2))
+
     def cdf(self, z: PyTree) -> PyTree:
         """P(Zᵢ <= zᵢ) = (1 + erf(zᵢ √B/(σᵢ √2)))/2.
 
@@ -102,7 +110,6 @@ class GaussianNoise(Oracle):
 
 
 def _root(covariance) -> Float[Array, "d d"]:
-    """The symmetric root V diag(√λ) Vᵀ, which exists for singular matrices too."""
     matrix = jnp.asarray(covariance, float)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise _checks.InputError(f"covariance must be (d, d), got shape {matrix.shape}")
@@ -114,5 +121,10 @@ def _root(covariance) -> Float[Array, "d d"]:
             raise _checks.InputError("covariance must be symmetric")
         if np.linalg.eigvalsh(known.astype(np.float64)).min() < -1e-6 * largest:
             raise _checks.InputError("covariance must be positive semidefinite")
+    return _symmetric_root(matrix)
+
+
+def _symmetric_root(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """V diag(√λ) Vᵀ, which exists for singular matrices too."""
     values, vectors = jnp.linalg.eigh(matrix)
     return (vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :]) @ vectors.T

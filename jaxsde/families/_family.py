@@ -1,0 +1,137 @@
+"""What a row of the table is, and what several families' laws need."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import optax
+from jaxtyping import Float
+
+from jaxsde import _checks
+from jaxsde.oracles import Oracle, StudentTNoise
+from jaxsde.problems import LogisticRegression, Quadratic
+from jaxsde.processes import OptimizerProcess, Paired, SDEProcess
+from jaxsde.sdes import SDE
+
+Curve = Float[np.ndarray, " T"]
+NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+class Setting(NamedTuple):
+    """One comparison: the oracle, η, the start, the SDE's dt, the times `(T,)` asked for.
+
+    `hyperparameters` are the optimizer's others.
+    """
+
+    oracle: Oracle
+    learning_rate: float
+    x0: np.ndarray
+    dt: float
+    time: Curve
+    hyperparameters: Mapping[str, Any] = NONE
+
+
+class Laws(NamedTuple):
+    """Expected losses to compare with, each named; `about` says what they are.
+
+    `optimizer`, `solver` (the SDE as Euler-Maruyama solves it at its dt) and `sde` (the SDE in
+    continuous time) are curves `(T,)` where they are known at all times, or single numbers where
+    only the stationary level is. `errors` is False where the loss has no variance, so that its
+    standard errors mean nothing.
+    """
+
+    optimizer: Curve | float | None
+    solver: Curve | float | None
+    sde: Curve | float | None
+    about: str
+    errors: bool = True
+
+
+class Family(NamedTuple):
+    """An optimizer, one SDE of it, their laws, and settings that suit a first run.
+
+    The optimizer and the SDE take the same hyperparameters. A step takes the time η, in the
+    batch-equivalent regime η². `warm_up` is that of `Paired`.
+    """
+
+    optimizer: Callable[..., optax.GradientTransformation]
+    sde: Callable[..., SDE]
+    known_laws: Callable[[Setting], Laws | None]
+    learning_rate: float
+    about: str
+    hyperparameters: Mapping[str, Any] = NONE
+    batch_equivalent: bool = False
+    warm_up: int | None = None
+
+    def step(self, learning_rate: float) -> float:
+        """The time one optimizer step takes."""
+        return learning_rate**2 if self.batch_equivalent else learning_rate
+
+    def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The hyperparameters, those given in the place of the defaults.
+
+        Raises:
+            InputError: a name that the family does not have.
+        """
+        for name in given:
+            _checks.known("hyperparameter", name, self.hyperparameters)
+        return {**self.hyperparameters, **given}
+
+    def pair(
+        self,
+        oracle: Oracle,
+        learning_rate: float,
+        substeps: int,
+        hyperparameters: Mapping[str, Any] = NONE,
+        warm_up: int | None = None,
+    ) -> Paired:
+        """The optimizer and its SDE, driven by one noise."""
+        values = {"learning_rate": learning_rate, **self.settings(hyperparameters)}
+        dt = self.step(learning_rate)
+        return Paired(
+            OptimizerProcess(self.optimizer, values, oracle, dt),
+            SDEProcess(self.sde(oracle, **values), dt / substeps),
+            substeps,
+            self.warm_up if warm_up is None else warm_up,
+        )
+
+    def laws(self, setting: Setting) -> Laws:
+        """The laws at this setting; none where none is known, and why."""
+        try:
+            laws = self.known_laws(setting)
+        except _checks.InputError as error:
+            return Laws(None, None, None, about=f"none at this setting: {error}")
+        return laws or Laws(None, None, None, about="none known for this problem and noise")
+
+
+def degrees_of_freedom(oracle: Oracle) -> float:
+    """ν of Student-t noise, infinite for any other."""
+    return float(oracle.degrees_of_freedom) if isinstance(oracle, StudentTNoise) else np.inf
+
+
+def has_covariance(oracle: Oracle) -> bool:
+    """Whether the noise has one."""
+    return degrees_of_freedom(oracle) > 2
+
+
+def has_loss_variance(oracle: Oracle) -> bool:
+    """Whether a quadratic loss has one."""
+    return degrees_of_freedom(oracle) > 4
+
+
+class Model(NamedTuple):
+    """A quadratic about the minimiser, and the loss there."""
+
+    quadratic: Quadratic
+    minimum: float
+    about: str
+
+
+def quadratic_model(problem: Any) -> Model | None:
+    """The problem's second-order expansion at its minimiser, where that is known."""
+    if not isinstance(problem, LogisticRegression) or problem.regularization <= 0:
+        return None
+    x = problem.minimizer()
+    about = "stationary level, from the quadratic model at the minimiser"
+    return Model(Quadratic(problem.hessian(x), x), float(problem.loss(x)), about)

@@ -1,0 +1,9 @@
+"""Processes: an optimizer on an oracle, an SDE under a scheme, and the two driven by one noise."""
+
+from jaxsde.processes._optimizer import OptimizerProcess as OptimizerProcess
+from jaxsde.processes._optimizer import OptimizerState as OptimizerState
+from jaxsde.processes._paired import OnSide as OnSide
+from jaxsde.processes._paired import Paired as Paired
+from jaxsde.processes._paired import PairedDraw as PairedDraw
+from jaxsde.processes._paired import Sides as Sides
+from jaxsde.processes._sde import SDEProcess as SDEProcess

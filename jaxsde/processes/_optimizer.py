@@ -1,0 +1,184 @@
+"""An optimizer on an oracle."""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, overload
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from jaxsde import _checks
+from jaxsde.engine.noise import Draw
+from jaxsde.oracles import GaussianNoise, Oracle
+
+
+class OptimizerState(NamedTuple):
+    """x, and the optimizer's own state."""
+
+    x: PyTree
+    inner: PyTree
+
+
+class OptimizerProcess(eqx.Module):
+    """An optax optimizer fed by an oracle: g = ∇f(x) + Z, x⁺ = x + update(g).
+
+    `OptimizerProcess(optimizer, oracle, dt)` takes a gradient transformation;
+    `OptimizerProcess(factory, hyperparameters, oracle)` builds one from data, so that sweeps and
+    further runs do not recompile, and takes dt from `hyperparameters["learning_rate"]` unless a
+    fourth argument gives it.
+
+    Transformations that ask for more get it as optax's own do: `value`, `grad` and `value_fn(x)`,
+    f without noise; and, if their update names it, `grad_fn(params, i)`, ∇f + Z at params on the
+    step's draw i = 0.
+
+    Args:
+        optimizer: a `GradientTransformation`, or a factory of one such as `optax.sgd`.
+        hyperparameters: the factory's keyword arguments.
+        oracle: f and the noise.
+        dt: the time one step takes in the SDE's clock: η, or η² in the batch-equivalent regime.
+
+    Raises:
+        InputError: dt not positive, hyperparameters without a numeric learning rate or that the
+            factory refuses, or (when a run starts) an optimizer that keeps a random key in its
+            state.
+    """
+
+    optimizer: Callable | optax.GradientTransformation
+    hyperparameters: dict[str, Any] | None
+    oracle: Oracle
+    dt: Float[Array, ""]
+    t0: float = eqx.field(static=True, default=0.0)
+
+    @overload
+    def __init__(self, optimizer: optax.GradientTransformation, oracle: Oracle, dt: Any, /): ...
+    @overload
+    def __init__(
+        self,
+        factory: Callable,
+        hyperparameters: Mapping[str, Any],
+        oracle: Oracle,
+        dt: Any = None,
+        /,
+    ): ...
+    def __init__(self, optimizer, second, third, fourth=None, /):
+        self.optimizer = optimizer
+        if isinstance(optimizer, optax.GradientTransformation):
+            self.hyperparameters, self.oracle, dt = None, second, third
+        else:
+            if not (callable(optimizer) and isinstance(second, Mapping)):
+                raise _checks.InputError(
+                    "OptimizerProcess takes (gradient transformation, oracle, dt) or (factory, "
+                    "hyperparameters, oracle)"
+                )
+            self.oracle, rate = third, second.get("learning_rate")
+            if rate is None or callable(rate):
+                raise _checks.InputError(
+                    "hyperparameters must hold a number 'learning_rate', which sets dt; for a "
+                    "schedule pass OptimizerProcess(optimizer, oracle, dt)"
+                )
+            _checks.positive_number("learning_rate", rate)
+            dt = rate if fourth is None else fourth
+            self.hyperparameters = {
+                name: jnp.asarray(value) if isinstance(value, float | np.ndarray) else value
+                for name, value in (
+                    dict(second) | {"learning_rate": jnp.asarray(rate, float)}
+                ).items()
+            }
+        if not isinstance(self.oracle, Oracle):
+            raise _checks.InputError(f"{type(self.oracle).__name__} is no jaxsde.oracles.Oracle")
+        _checks.positive_number("dt", dt)
+        self.dt = jnp.asarray(dt, float)
+        self._transformation()  # a factory's own checks, before its values are traced
+
+    def _transformation(self) -> optax.GradientTransformationExtraArgs:
+        optimizer = self.optimizer
+        if not isinstance(optimizer, optax.GradientTransformation):
+            try:
+                optimizer = optimizer(**(self.hyperparameters or {}))
+            except TypeError as error:
+                raise _checks.InputError(
+                    f"the optimizer refuses its hyperparameters: {error}"
+                ) from error
+        return optax.with_extra_args_support(optimizer)
+
+    def noise(self, x0: PyTree) -> PyTree[Draw]:
+        """The oracle's draws."""
+        return self.oracle.noise(x0)
+
+    def init(self, x0: PyTree, draw: PyTree) -> OptimizerState:
+        """x0 and the optimizer's initial state."""
+        inner = self._transformation().init(x0)
+        _refuse_keys(inner)
+        return OptimizerState(x0, inner)
+
+    def step(self, k, state: OptimizerState, draw: PyTree) -> OptimizerState:
+        """One update on the oracle's gradient of this draw."""
+        x, inner = state
+        g = self.oracle.sample_gradient(x, draw)
+        update = self._transformation().update
+        updates, inner = update(g, inner, x, **_asked_for(update, self._extras(x, g, draw)))
+        return OptimizerState(optax.apply_updates(x, updates), inner)
+
+    def _extras(self, x: PyTree, g: PyTree, draw: PyTree) -> dict[str, Any]:
+        loss = self.oracle.problem.loss
+
+        def grad_fn(params, i=0):
+            if isinstance(i, int) and i != 0:
+                raise _checks.InputError(
+                    f"the optimizer asks for the gradient on draw {i}, but a step has draw 0 only"
+                )
+            return self.oracle.sample_gradient(params, draw)
+
+        return {"value": loss(x), "grad": g, "value_fn": loss, "grad_fn": grad_fn}
+
+    def position(self, state: OptimizerState) -> PyTree:
+        """x."""
+        return state.x
+
+    def observables(self) -> dict[str, Callable]:
+        """The loss f(x)."""
+        return {"loss": self.oracle.problem.loss}
+
+    def settings(self) -> dict[str, Any]:
+        """What a comparison needs to know."""
+        plain = self.optimizer is optax.sgd and set(self.hyperparameters or ()) == {"learning_rate"}
+        chain = gradient_chain(self.oracle, self.dt) if plain else None
+        return {"dt": float(self.dt), "chain": chain}
+
+
+def _asked_for(update: Callable, extras: dict[str, Any]) -> dict[str, Any]:
+    """The extras that an update names; one with **extra_args gets all but `grad_fn`."""
+    parameters = inspect.signature(update).parameters
+    variadic = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    return {
+        name: extra
+        for name, extra in extras.items()
+        if name in parameters or (variadic and name != "grad_fn")
+    }
+
+
+def _refuse_keys(state: PyTree) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        dtype = getattr(leaf, "dtype", None)
+        typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+        if typed or (dtype == jnp.uint32 and leaf.shape[-1:] == (2,)):
+            raise _checks.InputError(
+                f"the optimizer keeps a random key in its state{jax.tree_util.keystr(path)}, which "
+                "would give every path the same noise: put the noise into the oracle"
+            )
+
+
+def gradient_chain(oracle: Oracle, learning_rate: Any) -> str | None:
+    """A text that two chains x - η (∇f + R ξ) share if they are the same in law."""
+    if not isinstance(oracle, GaussianNoise):
+        return None
+    leaves, treedef = jax.tree.flatten((oracle, learning_rate))
+    digest = hashlib.sha256(str(treedef).encode())
+    for leaf in leaves:
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
