@@ -64,6 +64,30 @@ def hessian_matrix(problem: Quadratic) -> Float[np.ndarray, "d d"]:
     return np.diag(hessian) if hessian.ndim == 1 else hessian
 
 
+def coordinates(
+    problem: Quadratic, name: str, value: ArrayLike
+) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
+    """λ and a positive value of the noise, coordinate by coordinate.
+
+    Raises:
+        InputError: H is a matrix, or the value not positive or neither a scalar nor `(d,)`.
+    """
+    lam = np.asarray(problem.hessian, float)
+    if lam.ndim != 1:
+        raise _checks.InputError("this closed form needs a diagonal hessian, given as (d,)")
+    _checks.positive(name, value)
+    value = np.asarray(value, float)
+    if value.shape not in ((), lam.shape):
+        raise _checks.InputError(f"{name} must be a scalar or {lam.shape}, got {value.shape}")
+    return lam, np.broadcast_to(value, lam.shape)
+
+
+def check_positive(**constants: ArrayLike) -> None:
+    """Refuses a constant that is not positive and finite in every entry, by its name."""
+    for name, value in constants.items():
+        _checks.positive(name, value)
+
+
 def step_size(law: Law, learning_rate: float) -> float:
     """The step h of a law; 0 in continuous time.
 

@@ -135,18 +135,52 @@ def loss_bound(
     Raises:
         InputError: a constant that is not positive, or a negative time.
     """
-    for name, value in [
-        ("initial_loss", initial_loss),
-        ("learning_rate", learning_rate),
-        ("mu", mu),
-        ("hessian_trace", hessian_trace),
-        ("sigma_max", sigma_max),
-    ]:
-        _checks.positive(name, value)
-    B = _checks.at_least("batch_size", batch_size, 1)
+    _laws.check_positive(initial_loss=initial_loss, sigma_max=sigma_max)
+    level = loss_level(
+        learning_rate=learning_rate,
+        mu=mu,
+        hessian_trace=hessian_trace,
+        sigma=sigma_max,
+        batch_size=_checks.at_least("batch_size", batch_size, 1),
+    )
     decay = np.exp(-2 * mu * _laws.times(time))
-    level = learning_rate * hessian_trace * sigma_max**2 / (4 * mu * B)
     return initial_loss * decay + level * (1 - decay)
+
+
+def loss_level(
+    *,
+    learning_rate: float,
+    mu: float,
+    hessian_trace: float,
+    sigma: ArrayLike,
+    batch_size: ArrayLike = 1,
+) -> Float[np.ndarray, "..."]:
+    """Where `loss_bound` settles as t → ∞: η L_τ σ² / (4 μ B), quadratic in σ.
+
+    Source: arXiv 2411.15958, equation 3 of its poster, with L_τ in the place of L d.
+
+    Args:
+        learning_rate: η.
+        mu: the Polyak-Łojasiewicz constant, |∇f|² ≥ 2 μ S.
+        hessian_trace: L_τ ≥ tr ∇²f(x) everywhere.
+        sigma: σ, the largest standard deviation of one sample's gradient noise, any shape.
+        batch_size: B, any positive number (SVAG's are fractions), any shape.
+
+    Returns:
+        The level, of the shape that sigma and batch_size broadcast to.
+
+    Raises:
+        InputError: a constant that is not positive.
+    """
+    _laws.check_positive(
+        learning_rate=learning_rate,
+        mu=mu,
+        hessian_trace=hessian_trace,
+        sigma=sigma,
+        batch_size=batch_size,
+    )
+    variance = np.asarray(sigma, float) ** 2 / np.asarray(batch_size, float)
+    return learning_rate * hessian_trace * variance / (4 * mu)
 
 
 def student_t_covariance(scale: ArrayLike, degrees_of_freedom: float) -> Float[np.ndarray, "..."]:

@@ -5,6 +5,7 @@ scale · t_ν with ν the degrees of freedom; ν = inf, the default, is Gaussian
 in float64 on the host, whatever JAX's precision.
 """
 
+from jaxsde.theory.sign._bounds import loss_level as loss_level
 from jaxsde.theory.sign._bounds import phase1_end as phase1_end
 from jaxsde.theory.sign._bounds import phase1_loss_bound as phase1_loss_bound
 from jaxsde.theory.sign._bounds import phase2_loss_bound as phase2_loss_bound

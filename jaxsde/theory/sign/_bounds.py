@@ -154,10 +154,56 @@ def phase3_leading_loss_bound(
     _check(initial_loss, learning_rate, mu, smoothness, sigma_max)
     d = _checks.at_least("dimension", dimension, 1)
     sigma = batch_scale(sigma_max, batch_size)
-    l_nu = 1 if published else slope()
-    rate = 2 * mu * (np.sqrt(batch_size) if published else l_nu / sigma)
-    level = learning_rate * smoothness * d / (4 * mu * l_nu) * sigma
+    rate = 2 * mu * (np.sqrt(batch_size) if published else slope() / sigma)
+    level = loss_level(
+        learning_rate=learning_rate,
+        mu=mu,
+        hessian_trace=smoothness * d,
+        sigma=sigma_max,
+        batch_size=batch_size,
+        published=published,
+    )
     return initial_loss * np.exp(-rate * _laws.times(time)) + level
+
+
+def loss_level(
+    *,
+    learning_rate: float,
+    mu: float,
+    hessian_trace: float,
+    sigma: ArrayLike,
+    batch_size: ArrayLike = 1,
+    published: bool = False,
+) -> Float[np.ndarray, "..."]:
+    """Where the loss settles as t → ∞: E S ≤ (η L_τ / (4 μ l)) σ/√B, l = √(2/π), linear in σ.
+
+    The level of `phase3_leading_loss_bound`, for Gaussian noise and to leading order in η.
+    Published (equation 4 of the paper's poster) without 1/l = √(π/2) = 1.2533, so that an isotropic
+    quadratic exceeds it by that factor.
+
+    Args:
+        learning_rate: η.
+        mu: μ.
+        hessian_trace: L_τ.
+        sigma: σ, the largest standard deviation of one sample's gradient noise, any shape.
+        batch_size: B, any positive number (SVAG's are fractions), any shape.
+        published: the form of the poster.
+
+    Returns:
+        The level, of the shape that sigma and batch_size broadcast to.
+
+    Raises:
+        InputError: a constant that is not positive.
+    """
+    _laws.check_positive(
+        learning_rate=learning_rate,
+        mu=mu,
+        hessian_trace=hessian_trace,
+        sigma=sigma,
+        batch_size=batch_size,
+    )
+    scale = np.asarray(sigma, float) / np.sqrt(np.asarray(batch_size, float))
+    return learning_rate * hessian_trace * scale / (4 * mu * (1 if published else slope()))
 
 
 def _relaxed(initial_loss, source, rate, time):

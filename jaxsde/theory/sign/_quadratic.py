@@ -47,7 +47,7 @@ def moments(
         InputError: H is a matrix, shapes that do not fit, or times off the chain's steps.
     """
     h, eta = _laws.step_size(law, learning_rate), learning_rate
-    lam, sigma = _coordinates(problem, scale)
+    lam, sigma = _laws.coordinates(problem, "scale", scale)
     a = slope(degrees_of_freedom) * lam / sigma
     t = _laws.times(time)[..., None]
     minimizer = np.asarray(problem.minimizer, float)
@@ -92,7 +92,7 @@ def stationary_variance(
         InputError: H is a matrix or has an entry ≤ 0, or the linearised chain is unstable.
     """
     h, eta = _laws.step_size(law, learning_rate), learning_rate
-    lam, sigma = _coordinates(problem, scale)
+    lam, sigma = _laws.coordinates(problem, "scale", scale)
     if np.any(lam <= 0):
         raise _checks.InputError("no stationary law: the hessian must be positive in every entry")
     l_nu, kappa = slope(degrees_of_freedom), curvature(degrees_of_freedom)
@@ -141,17 +141,3 @@ def stationary_excess_loss(
     _checks.positive("learning_rate", learning_rate)
     _checks.positive("scale", scale)
     return learning_rate * scale * d / (4 * slope(check_degrees_of_freedom(degrees_of_freedom)))
-
-
-def _coordinates(
-    problem: Quadratic, scale: ArrayLike
-) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
-    """λ and σ, coordinate by coordinate."""
-    lam = np.asarray(problem.hessian, float)
-    if lam.ndim != 1:
-        raise _checks.InputError("SignSGD's closed forms need a diagonal hessian, given as (d,)")
-    _checks.positive("scale", scale)
-    sigma = np.asarray(scale, float)
-    if sigma.shape not in ((), lam.shape):
-        raise _checks.InputError(f"scale must be a scalar or {lam.shape}, got {sigma.shape}")
-    return lam, np.broadcast_to(sigma, lam.shape)
