@@ -30,8 +30,9 @@ class Track:
     """
 
     optimizer: str
-    """Optimizer and SDE: sgd, sgd-order-2, sign_sgd, sign_sgd-linearized, rmsprop, rmspropw,
-    rmsprop-order-2, rmsprop-batch-equivalent, adam, adam-l2, adamw, adamw-published, adam-order-2,
+    """Optimizer and SDE: sgd, sgd-order-2, heavy-ball, heavy-ball-order-2, nesterov,
+    nesterov-order-2, sign_sgd, sign_sgd-linearized, rmsprop, rmspropw, rmsprop-order-2,
+    rmsprop-batch-equivalent, adam, adam-l2, adamw, adamw-published, adam-order-2,
     adam-batch-equivalent."""
 
     problem: str = "quadratic"
@@ -48,7 +49,7 @@ class Track:
 
     learning_rate: float | None = None
     """η; one that suits the optimizer unless given. A step takes the time η, or η² where the SDE is
-    batch-equivalent."""
+    batch-equivalent, √η with momentum."""
 
     hyperparameters: dict[str, float] = dataclasses.field(default_factory=dict)
     """The optimizer's others, as NAME VALUE pairs: b1 0.95 weight_decay 0.5."""

@@ -51,8 +51,8 @@ class Laws(NamedTuple):
 class Family(NamedTuple):
     """An optimizer, one SDE of it, their laws, and settings that suit a first run.
 
-    The optimizer and the SDE take the same hyperparameters. A step takes the time η, in the
-    batch-equivalent regime η². `warm_up` is that of `Paired`.
+    The optimizer and the SDE take the same hyperparameters. A step takes the time η^`clock`.
+    `warm_up` is that of `Paired`.
     """
 
     optimizer: Callable[..., optax.GradientTransformation]
@@ -61,12 +61,12 @@ class Family(NamedTuple):
     learning_rate: float
     about: str
     hyperparameters: Mapping[str, Any] = NONE
-    batch_equivalent: bool = False
+    clock: float = 1
     warm_up: int | None = None
 
     def step(self, learning_rate: float) -> float:
         """The time one optimizer step takes."""
-        return learning_rate**2 if self.batch_equivalent else learning_rate
+        return learning_rate**self.clock
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The hyperparameters, those given in the place of the defaults.
@@ -103,6 +103,10 @@ class Family(NamedTuple):
         except _checks.InputError as error:
             return Laws(None, None, None, about=f"none at this setting: {error}")
         return laws or Laws(None, None, None, about="none known for this problem and noise")
+
+
+def no_laws(setting: Setting) -> None:
+    """For families of which no law is known."""
 
 
 def degrees_of_freedom(oracle: Oracle) -> float:

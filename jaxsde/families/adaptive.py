@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxsde import optimizers, sdes, theory
-from jaxsde.families._family import Family, Laws, Setting, quadratic_model
+from jaxsde.families._family import Family, Laws, Setting, no_laws, quadratic_model
 from jaxsde.oracles import GaussianNoise
 from jaxsde.problems import Quadratic
 from jaxsde.theory import Law
@@ -53,10 +53,6 @@ def _levels(
     return [level(law) for law in (theory.discrete, theory.em(setting.dt), theory.sde)]
 
 
-def _no_laws(setting: Setting) -> None:
-    return None
-
-
 RMSPROP = {"decay": 0.99, "eps": 1e-8}
 ADAM = {"b1": 0.9, "b2": 0.99, "eps": 1e-8}
 DECAYS = {"weight_decay": 0.0, "l2_regularization": 0.0}
@@ -72,12 +68,12 @@ ROWS = {
         "RMSpropW and its SDE", RMSPROP | DECAYS | {"weight_decay": 0.5}, warm_up=WARM_UP,
     ),
     "rmsprop-order-2": Family(
-        optimizers.rmsprop, functools.partial(sdes.RMSprop, order=2), _no_laws, 0.01,
+        optimizers.rmsprop, functools.partial(sdes.RMSprop, order=2), no_laws, 0.01,
         "RMSprop and its SDE of order 2", RMSPROP | DECAYS, warm_up=WARM_UP,
     ),
     "rmsprop-batch-equivalent": Family(
-        optimizers.rmsprop, sdes.BatchEquivalentRMSprop, _no_laws, 0.01,
-        "RMSprop and its batch-equivalent SDE, t = k η²", RMSPROP, True, warm_up=WARM_UP,
+        optimizers.rmsprop, sdes.BatchEquivalentRMSprop, no_laws, 0.01,
+        "RMSprop and its batch-equivalent SDE, t = k η²", RMSPROP, clock=2, warm_up=WARM_UP,
     ),
     "adam": Family(
         optimizers.adam, sdes.Adam, _stationary_laws(), 0.01,
@@ -97,11 +93,11 @@ ROWS = {
         "AdamW and its SDE as published", ADAM | DECAYS | {"weight_decay": 0.5}, warm_up=WARM_UP,
     ),
     "adam-order-2": Family(
-        optimizers.adam, functools.partial(sdes.Adam, order=2), _no_laws, 0.01,
+        optimizers.adam, functools.partial(sdes.Adam, order=2), no_laws, 0.01,
         "Adam and its SDE of order 2", ADAM | DECAYS, warm_up=WARM_UP,
     ),
     "adam-batch-equivalent": Family(
-        optimizers.adam, sdes.BatchEquivalentAdam, _no_laws, 0.01,
-        "Adam and its batch-equivalent SDE, t = k η²", ADAM, True, warm_up=WARM_UP,
+        optimizers.adam, sdes.BatchEquivalentAdam, no_laws, 0.01,
+        "Adam and its batch-equivalent SDE, t = k η²", ADAM, clock=2, warm_up=WARM_UP,
     ),
 }  # fmt: skip

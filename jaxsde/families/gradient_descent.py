@@ -14,6 +14,7 @@ from jaxsde.families._family import (
     Setting,
     has_covariance,
     has_loss_variance,
+    no_laws,
     quadratic_model,
 )
 from jaxsde.problems import Quadratic
@@ -61,6 +62,8 @@ def _gradient_descent_laws(order: int) -> Callable[[Setting], Laws | None]:
     return laws
 
 
+MOMENTUM = {"momentum": 0.9}
+
 ROWS = {
     "sgd": Family(
         optax.sgd, sdes.SGD, _gradient_descent_laws(1), 0.05, "SGD and its SDE of order 1"
@@ -68,5 +71,21 @@ ROWS = {
     "sgd-order-2": Family(
         optax.sgd, functools.partial(sdes.SGD, order=2), _gradient_descent_laws(2), 0.05,
         "SGD and its SDE of order 2",
+    ),
+    "heavy-ball": Family(
+        optax.sgd, sdes.HeavyBall, no_laws, 0.01,
+        "SGD with momentum and its SDE of order 1, t = k √η", MOMENTUM, clock=0.5,
+    ),
+    "heavy-ball-order-2": Family(
+        optax.sgd, functools.partial(sdes.HeavyBall, order=2), no_laws, 0.01,
+        "SGD with momentum and its SDE of order 2, t = k √η", MOMENTUM, clock=0.5,
+    ),
+    "nesterov": Family(
+        functools.partial(optax.sgd, nesterov=True), sdes.Nesterov, no_laws, 0.01,
+        "Nesterov's SGD and its SDE of order 1, t = k √η", MOMENTUM, clock=0.5,
+    ),
+    "nesterov-order-2": Family(
+        functools.partial(optax.sgd, nesterov=True), functools.partial(sdes.Nesterov, order=2),
+        no_laws, 0.01, "Nesterov's SGD and its SDE of order 2, t = k √η", MOMENTUM, clock=0.5,
     ),
 }  # fmt: skip

@@ -2,8 +2,16 @@
 
 from jaxsde.sdes._sde import SDE as SDE
 from jaxsde.sdes._sde import State as State
+from jaxsde.sdes.adaptive import Adam as Adam
+from jaxsde.sdes.adaptive import BatchEquivalentAdam as BatchEquivalentAdam
+from jaxsde.sdes.adaptive import BatchEquivalentRMSprop as BatchEquivalentRMSprop
+from jaxsde.sdes.adaptive import RMSprop as RMSprop
 from jaxsde.sdes.from_diffrax import FromDiffrax as FromDiffrax
 from jaxsde.sdes.from_diffrax import from_diffrax as from_diffrax
 from jaxsde.sdes.gradient_descent import SGD as SGD
+from jaxsde.sdes.gradient_descent import HeavyBall as HeavyBall
+from jaxsde.sdes.gradient_descent import Nesterov as Nesterov
+from jaxsde.sdes.modified_equation import ModifiedEquation as ModifiedEquation
+from jaxsde.sdes.modified_equation import modified_equation as modified_equation
 from jaxsde.sdes.sign import LinearizedSignSGD as LinearizedSignSGD
 from jaxsde.sdes.sign import SignSGD as SignSGD

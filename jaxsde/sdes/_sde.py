@@ -6,8 +6,12 @@ from typing import Any, NamedTuple
 import diffrax
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import PyTree
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from jaxsde import _checks
 
 
 class SDE(eqx.Module):
@@ -30,6 +34,16 @@ class SDE(eqx.Module):
     @abc.abstractmethod
     def position(self, y: Any) -> Any:
         """x, the part of the state that the optimizer moves."""
+
+    def resumed(self, t: Any, x: Any, inner: Any) -> Any:
+        """The state at time t of an optimizer that stands at x with the optax state `inner`.
+
+        Raises:
+            InputError: the SDE cannot be read off an optimizer's state.
+        """
+        raise _checks.InputError(
+            f"{type(self).__name__} cannot take over from an optimizer: run it without a warm-up"
+        )
 
     def brownian_structure(self, x0: PyTree) -> PyTree[jax.ShapeDtypeStruct]:
         """The shapes of W, from those of x0."""
@@ -66,6 +80,31 @@ class PositionSDE(SDE):
         """X = x0."""
         return State(x0)
 
+    def resumed(self, t: Any, x: Any, inner: Any) -> State:
+        """X = x."""
+        return State(x)
+
     def position(self, y: State) -> Any:
         """X."""
         return y.X
+
+
+def moment(inner: PyTree, name: str) -> PyTree:
+    """The average of that name (`mu` of gradients, `nu` of squares) in an optax state.
+
+    Raises:
+        InputError: the optimizer keeps none.
+    """
+    found = optax.tree.get(inner, name)
+    if found is None:
+        raise _checks.InputError(
+            f"the optimizer keeps no average {name!r} for its SDE to take over: run it without a "
+            "warm-up, or with an optimizer of the same family"
+        )
+    return found
+
+
+def clipped_sqrt(radicand: Float[Array, "..."]) -> Float[Array, "..."]:
+    """√ of the radicand clipped at 0, with derivative 0 there."""
+    positive = radicand > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, radicand, 1)), 0)

@@ -7,13 +7,7 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxsde import _checks
 from jaxsde.oracles import Oracle
-from jaxsde.sdes._sde import PositionSDE, State
-
-
-def _sqrt(radicand: Float[Array, "..."]) -> Float[Array, "..."]:
-    """√ of the radicand clipped at 0, with derivative 0 there."""
-    positive = radicand > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, radicand, 1)), 0)
+from jaxsde.sdes._sde import PositionSDE, State, clipped_sqrt
 
 
 class SignSGD(PositionSDE):
@@ -55,7 +49,7 @@ class SignSGD(PositionSDE):
     def diffusion(self, t, y: State, args) -> lx.DiagonalLinearOperator:
         """-√η √(4 P (1 - P))."""
         eta, P = self.learning_rate, self._probability_negative(y.X)
-        diagonal = jax.tree.map(lambda p: -jnp.sqrt(eta) * _sqrt(4 * p * (1 - p)), P)
+        diagonal = jax.tree.map(lambda p: -jnp.sqrt(eta) * clipped_sqrt(4 * p * (1 - p)), P)
         return lx.DiagonalLinearOperator(State(diagonal))
 
 
@@ -98,5 +92,5 @@ class LinearizedSignSGD(PositionSDE):
     def diffusion(self, t, y: State, args) -> lx.DiagonalLinearOperator:
         """-√η √(1 - (l ∇f/σ)²)."""
         eta, mean = self.learning_rate, self._mean_sign(y.X)
-        diagonal = jax.tree.map(lambda m: -jnp.sqrt(eta) * _sqrt(1 - m**2), mean)
+        diagonal = jax.tree.map(lambda m: -jnp.sqrt(eta) * clipped_sqrt(1 - m**2), mean)
         return lx.DiagonalLinearOperator(State(diagonal))
