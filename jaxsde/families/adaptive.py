@@ -39,7 +39,6 @@ def _levels(
     problem: Quadratic, variance: np.ndarray, setting: Setting, published: bool
 ) -> list[float]:
     eta, values = setting.learning_rate, setting.hyperparameters
-    lam, minimizer = (np.asarray(a, float) for a in (problem.hessian, problem.minimizer))
 
     def level(law: Law) -> float:
         found = theory.adaptive.frozen_second_moment_law(
@@ -48,7 +47,7 @@ def _levels(
             l2_regularization=values.get("l2_regularization", 0.0),
             published=published and law != theory.discrete,
         )  # fmt: skip
-        return float(np.sum(lam * ((found.mean - minimizer) ** 2 + found.variance)) / 2)
+        return float(theory.expected_loss(problem, found.moments))
 
     return [level(law) for law in (theory.discrete, theory.em(setting.dt), theory.sde)]
 

@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from jaxsde import _checks
+from jaxsde.oracles import Oracle
 
 
 class SDE(eqx.Module):
@@ -87,6 +88,23 @@ class PositionSDE(SDE):
     def position(self, y: State) -> Any:
         """X."""
         return y.X
+
+
+def check_order(order: int) -> None:
+    """Refuses another weak order than 1 and 2."""
+    if order not in (1, 2):
+        raise _checks.InputError(f"order must be 1 or 2, got {order!r}")
+
+
+def check_variance(oracle: Oracle) -> None:
+    """Refuses noise that is known to have no variance."""
+    degrees = getattr(oracle, "degrees_of_freedom", None)
+    known = None if degrees is None else _checks.concrete(degrees)
+    if known is not None and known <= 2:
+        raise _checks.InputError(
+            f"this SDE does not exist for Student-t noise with {known:g} degrees of freedom, whose "
+            "variance is infinite: use more than 2, or compare quantiles of the optimizer"
+        )
 
 
 def moment(inner: PyTree, name: str) -> PyTree:

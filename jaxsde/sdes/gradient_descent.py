@@ -10,7 +10,14 @@ from jaxtyping import Array, Float, PyTree, Scalar
 
 from jaxsde import _checks
 from jaxsde.oracles import Oracle
-from jaxsde.sdes._sde import SDE, PositionSDE, State, moment
+from jaxsde.sdes._sde import (
+    SDE,
+    PositionSDE,
+    State,
+    check_order,
+    check_variance,
+    moment,
+)
 
 
 class MomentumState(NamedTuple):
@@ -46,7 +53,8 @@ class SGD(PositionSDE):
 
     def __init__(self, oracle, learning_rate, order=1):
         _checks.positive_number("learning_rate", learning_rate)
-        _check_form(oracle, order)
+        check_order(order)
+        check_variance(oracle)
         self.oracle = oracle
         self.learning_rate = jnp.asarray(learning_rate, float)
         self.order = order
@@ -108,7 +116,8 @@ class HeavyBall(SDE):
     def __init__(self, oracle, learning_rate, momentum=0.9, order=1):
         _checks.positive_number("learning_rate", learning_rate)
         _checks.fraction("momentum", momentum)
-        _check_form(oracle, order)
+        check_order(order)
+        check_variance(oracle)
         self.oracle = oracle
         self.learning_rate = jnp.asarray(learning_rate, float)
         self.momentum = jnp.asarray(momentum, float)
@@ -209,16 +218,3 @@ class Nesterov(HeavyBall):
     def _curvature_sign(self) -> int:
         """Of (h/2) ∇²f V next to the friction."""
         return 1
-
-
-def _check_form(oracle: Oracle, order: int) -> None:
-    """Refuses an unknown order, and noise without a variance."""
-    if order not in (1, 2):
-        raise _checks.InputError(f"order must be 1 or 2, got {order!r}")
-    degrees = getattr(oracle, "degrees_of_freedom", None)
-    known = None if degrees is None else _checks.concrete(degrees)
-    if known is not None and known <= 2:
-        raise _checks.InputError(
-            f"the SGD SDE does not exist for Student-t noise with {known:g} degrees of "
-            "freedom, whose variance is infinite: use more than 2, or compare quantiles of SGD"
-        )

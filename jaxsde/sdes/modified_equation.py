@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree, Scalar
 
 from jaxsde import _checks
-from jaxsde.sdes._sde import SDE
+from jaxsde.sdes._sde import SDE, check_order
 
 REGIMES = ("ballistic", "batch-equivalent")
 
@@ -84,8 +84,7 @@ def modified_equation(
     """
     _checks.positive_number("learning_rate", learning_rate)
     _checks.known("regime", regime, REGIMES)
-    if order not in (1, 2):
-        raise _checks.InputError(f"order must be 1 or 2, got {order!r}")
+    check_order(order)
     return ModifiedEquation(
         update=update,
         learning_rate=jnp.asarray(learning_rate, float),

@@ -219,6 +219,10 @@ GOOD = GaussianNoise(Quadratic([1.0]), 1.0)
         (lambda: RMSprop(GOOD, ETA, order=3), "order must be 1 or 2, got 3"),
         (lambda: RMSprop(GOOD, ETA, v_timing="both"), "unknown v_timing 'both'"),
         (lambda: RMSprop(GOOD, ETA, t0=-1.0), "t0 must be finite and not negative"),
+        (
+            lambda: Adam(StudentTNoise(Quadratic([1.0]), 1.0, 2.0), ETA),
+            "does not exist for Student-t noise with 2 degrees",
+        ),
         (lambda: Adam(GOOD, ETA, b1=1.0), "b1 must be one number"),
         (lambda: Adam(GOOD, ETA, b2=-0.1), "b2 must be one number"),
         (lambda: Adam(GOOD, ETA, published=True, order=2), "published SDE of Adam is of order 1"),

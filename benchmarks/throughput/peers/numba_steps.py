@@ -106,14 +106,14 @@ def _adamw_optimizer_parameters(case: Case, steps: int, tile: int) -> tuple:
 
 
 def _one_row(case: Case) -> np.ndarray:
-    return np.ones((1, case.d), np.float32)
+    return case.x0[None]
 
 
 def _adamw_rows(case: Case) -> np.ndarray:
     p, rows = case.parameters, np.zeros((3, case.d), np.float32)
-    rows[0] = 1
+    rows[0] = case.x0
     if case.equation == "adamw":
-        rows[2] = -math.expm1(-(1 - p.b2)) * (p.h**2 + p.sigma**2)
+        rows[2] = -math.expm1(-(1 - p.b2)) * ((p.h * case.x0) ** 2 + p.sigma**2)
     return rows
 
 

@@ -32,7 +32,8 @@ def build(case: Case, variant: str) -> Callable | None:
     joint = variant == "joint"
     layout = formulas.LAYOUTS["last" if joint else "first"]
     shape = layout.shape(case) if joint else (case.d,)
-    equation, struct = formulas.equation(case, layout), jax.ShapeDtypeStruct(shape, jnp.float32)
+    equation = formulas.equation(case, layout)
+    struct = jax.ShapeDtypeStruct(formulas.noise_shape(case, shape), jnp.float32)
 
     def solve(key, t1):
         if variant == "tree":
@@ -45,7 +46,7 @@ def build(case: Case, variant: str) -> Callable | None:
             t0=0.0,
             t1=t1,
             dt0=case.dt,
-            y0=equation.start(jnp.ones(shape)),
+            y0=equation.start(layout.x0(case, shape)),
             saveat=diffrax.SaveAt(t1=True),
             stepsize_controller=diffrax.ConstantStepSize(),
             adjoint=diffrax.ForwardMode(),

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -17,14 +16,15 @@ def build(case: Case, variant: str) -> Callable:
     """A jitted loop, `variant` being where the paths are: first or last."""
     layout = formulas.LAYOUTS[variant]
     shape = layout.shape(case)
+    noise_shape = formulas.noise_shape(case, shape)
     start, step, loss = (_optimizer if case.equation in OPTIMIZERS else _euler)(case, layout)
 
     @jax.jit
     def final_loss(key, steps):
         def body(k, y):
-            return step(k, y, jax.random.normal(jax.random.fold_in(key, k), shape))
+            return step(k, y, jax.random.normal(jax.random.fold_in(key, k), noise_shape))
 
-        return loss(jax.lax.fori_loop(0, steps, body, start(jnp.ones(shape))))
+        return loss(jax.lax.fori_loop(0, steps, body, start(layout.x0(case, shape))))
 
     return lambda steps, seed: moments(final_loss(jax.random.key(seed), steps))
 

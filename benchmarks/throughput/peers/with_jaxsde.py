@@ -19,12 +19,12 @@ PACKAGES = ("jaxsde", "diffrax", "equinox", "optax", "jax", "jaxlib", "numpy")
 
 def build(case: Case, variant: str) -> Callable:
     """`jaxsde.simulate` of the case's process, its loss recorded at the end."""
-    process, loss = _process(case)
-    x0, observables = jnp.ones(case.d), {"loss": loss}
+    chain, loss = process(case)
+    x0, observables = jnp.asarray(case.x0), {"loss": loss}
 
     def run(steps, seed):
         ensemble = jaxsde.simulate(
-            process, x0, steps=steps, paths=case.paths, key=jax.random.key(seed), records=1,
+            chain, x0, steps=steps, paths=case.paths, key=jax.random.key(seed), records=1,
             observables=observables,
         )  # fmt: skip
         return float(ensemble.mean("loss")[-1]), float(ensemble.variance("loss")[-1])
@@ -32,7 +32,8 @@ def build(case: Case, variant: str) -> Callable:
     return run
 
 
-def _process(case: Case) -> tuple[Any, Callable]:
+def process(case: Case) -> tuple[Any, Callable]:
+    """The case's process and its loss."""
     if case.equation in ("gbm", "adamw"):
         return _from_diffrax(case)
     p, eta = case.parameters, case.dt
@@ -40,10 +41,15 @@ def _process(case: Case) -> tuple[Any, Callable]:
         problem = jaxsde.problems.Quadratic(p.H)
         oracle = jaxsde.oracles.GaussianNoise(problem, covariance=p.covariance)
         return jaxsde.SDEProcess(jaxsde.sdes.SGD(oracle, eta), eta), problem.loss
+    if case.equation in ("rmsprop", "rmsprop-order-2"):
+        return _rmsprop(case)
     problem = jaxsde.problems.Quadratic(p.h)
     oracle = jaxsde.oracles.GaussianNoise(problem, scale=p.sigma)
     if case.equation == "sign":
         return jaxsde.SDEProcess(jaxsde.sdes.SignSGD(oracle, eta), eta), problem.loss
+    if case.equation == "adam-order-2":
+        sde = jaxsde.sdes.Adam(oracle, eta, p.b1, p.b2, p.eps, order=2)
+        return jaxsde.SDEProcess(sde, eta), problem.loss
     optimizer, hyperparameters = optax.sign_sgd, {"learning_rate": eta}
     if case.equation == "adamw-optimizer":
         optimizer = optax.adamw
@@ -51,6 +57,17 @@ def _process(case: Case) -> tuple[Any, Callable]:
             "b1": p.b1, "b2": p.b2, "eps": p.eps, "weight_decay": p.weight_decay
         }  # fmt: skip
     return jaxsde.OptimizerProcess(optimizer, hyperparameters, oracle), problem.loss
+
+
+def _rmsprop(case: Case) -> tuple[Any, Callable]:
+    p, eta = case.parameters, case.dt
+    problem = jaxsde.problems.Quadratic(p.H)
+    noise = {"scale": p.root} if p.root.ndim == 1 else {"covariance": p.root @ p.root.T}
+    sde = jaxsde.sdes.RMSprop(
+        jaxsde.oracles.GaussianNoise(problem, **noise), eta, 1 - p.rho * eta, p.eps,
+        v_timing="old", order=2 if case.equation.endswith("order-2") else 1,
+    )  # fmt: skip
+    return jaxsde.SDEProcess(sde, eta), problem.loss
 
 
 def _from_diffrax(case: Case) -> tuple[Any, Callable]:

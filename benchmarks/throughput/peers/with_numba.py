@@ -19,8 +19,10 @@ TILE = 64  # coordinates that a loop goes over
 GOLDEN, TURN = u64(0x9E3779B97F4A7C15), f32(2 * math.pi * 2.0**-32)
 
 
-def build(case: Case, variant: str) -> Callable:
+def build(case: Case, variant: str) -> Callable | None:
     """The equation's kernel, with its parameters for so many steps."""
+    if case.equation not in EQUATIONS:
+        return None
     advance, parameters, rows = EQUATIONS[case.equation]
     kernel, loss = _kernel(advance), _dense_loss if case.equation == "dense" else _loss
     tile = 1 if case.equation == "dense" else max(1, TILE // case.d)  # paths side by side

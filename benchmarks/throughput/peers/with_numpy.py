@@ -16,16 +16,19 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 BLOCK = 2**15  # coordinates
 
 
-def build(case: Case, variant: str) -> Callable:
+def build(case: Case, variant: str) -> Callable | None:
     """A loop over arrays (d, paths of a block), one block a task."""
-    simulate = LOOPS[case.equation]
+    simulate = LOOPS.get(case.equation)
+    if simulate is None:
+        return None
     rounds = max(1, round(case.paths * case.d / (BLOCK * CORES)))
     sizes = [len(part) for part in np.array_split(np.arange(case.paths), rounds * CORES)]
     pool = concurrent.futures.ThreadPoolExecutor(CORES)
 
     def run(steps, seed):
         def block(size, seed):
-            x, xi = np.ones((2, case.d, size), np.float32)
+            x = np.repeat(case.x0[:, None], size, 1)
+            xi = np.empty_like(x)
             generator = np.random.Generator(np.random.SFC64(seed))
             draw = functools.partial(generator.standard_normal, dtype=np.float32, out=xi)
             return simulate(case, x, draw, steps)

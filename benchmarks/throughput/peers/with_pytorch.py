@@ -12,14 +12,17 @@ PACKAGES = ("torch", "numpy")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def build(case: Case, variant: str) -> Callable:
+def build(case: Case, variant: str) -> Callable | None:
     """A loop over an array (d, paths)."""
-    simulate = _LOOPS[case.equation]
+    simulate = _LOOPS.get(case.equation)
+    if simulate is None:
+        return None
 
     @torch.no_grad()
     def run(steps, seed):
         torch.manual_seed(seed)
-        return moments(simulate(case, torch.ones(case.d, case.paths, device=DEVICE), steps).cpu())
+        x = _column(case.x0).repeat(1, case.paths)
+        return moments(simulate(case, x, steps).cpu())
 
     return run
 
@@ -78,6 +81,57 @@ def _adamw(case: Case, x: torch.Tensor, steps: int) -> torch.Tensor:
     return _quadratic_loss(h, x)
 
 
+def _rmsprop(case: Case, x: torch.Tensor, steps: int) -> torch.Tensor:
+    p, dt, H, R, s = case.parameters, case.dt, *_of_matrices(case)[:3]
+    P, g, xi = (torch.empty_like(x) for _ in range(3))
+    V = _product(H, x, out=torch.empty_like(x)).square() + s
+    for _ in range(steps):
+        _product(H, x, out=g)
+        torch.sqrt(V, out=P).add_(p.eps)
+        V.mul_(1 - p.rho * dt).addcmul_(g, g, value=p.rho * dt).add_(s, alpha=p.rho * dt)
+        _add_product(g, R, xi.normal_())
+        x.addcdiv_(g, P, value=-dt)  # √η √dt = dt
+    return (x * _product(H, x, out=g)).sum(0) / 2
+
+
+def _rmsprop_order_2(case: Case, x: torch.Tensor, steps: int) -> torch.Tensor:
+    p, eta, (H, R, s, Q) = case.parameters, case.dt, _of_matrices(case)
+    rho, floor = p.rho, eta * p.rho * s
+    root, P, g, away, moved, bent, kick, xi = (torch.empty_like(x) for _ in range(8))
+    V = _product(H, x, out=g).square() + s
+    for _ in range(steps):
+        _product(H, x, out=g)
+        torch.maximum(V, floor, out=root).sqrt_()
+        torch.add(root, p.eps, out=P)
+        torch.sub(s, V, out=away).addcmul_(g, g)
+        torch.div(g, P, out=moved)
+        _product(H, moved, out=bent)  # H D g
+        _product(R, xi.normal_(), out=kick)
+        moved.mul_(away).div_(root)
+        V.add_(away, alpha=eta * rho * (1 + eta * rho / 2))
+        torch.mul(bent, eta, out=away).add_(kick, alpha=2).mul_(g)
+        _add_product(away, Q, xi.normal_())
+        V.add_(away, alpha=eta * rho)  # √η √dt = η
+        g.add_(bent, alpha=eta / 2).add_(moved, alpha=eta * rho / 4).add_(kick)
+        x.addcdiv_(g, P, value=-eta)
+    return (x * _product(H, x, out=g)).sum(0) / 2
+
+
+def _of_matrices(case: Case) -> tuple[torch.Tensor, ...]:
+    """H, R, s and Q, diagonals as columns."""
+    p = case.parameters
+    given = (p.H, p.root, p.variance, p.squares_root)
+    return tuple(_column(A) if A.ndim == 1 else torch.from_numpy(A).to(DEVICE) for A in given)
+
+
+def _product(A: torch.Tensor, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    return torch.mul(A, x, out=out) if A.shape[1] == 1 else torch.mm(A, x, out=out)
+
+
+def _add_product(to: torch.Tensor, A: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return to.addcmul_(A, x) if A.shape[1] == 1 else to.addmm_(A, x)
+
+
 def _dense(case: Case, x: torch.Tensor, steps: int) -> torch.Tensor:
     H, root = (torch.from_numpy(A).to(DEVICE) for A in (case.parameters.H, case.parameters.root))
     decay = torch.eye(case.d, device=DEVICE) - case.dt * H
@@ -112,6 +166,8 @@ _LOOPS = {
     "sign": _sign,
     "gbm": _gbm,
     "adamw": _adamw,
+    "rmsprop": _rmsprop,
+    "rmsprop-order-2": _rmsprop_order_2,
     "dense": _dense,
     "sign-optimizer": _sign_optimizer,
     "adamw-optimizer": _adamw_optimizer,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 import torchsde
 
-from benchmarks.throughput.cases import OPTIMIZERS, Case
+from benchmarks.throughput.cases import Case
 from benchmarks.throughput.peers import moments
 from benchmarks.throughput.peers.with_pytorch import DEVICE
 from benchmarks.throughput.peers.with_pytorch import device as device
@@ -16,18 +16,18 @@ PACKAGES = ("torchsde", "torch", "numpy")
 
 def build(case: Case, variant: str) -> Callable | None:
     """`sdeint` over a state (paths, d)."""
-    if case.equation in OPTIMIZERS:
+    if case.equation not in _SDES:
         return None
     sde = _SDES[case.equation](case)
 
     @torch.no_grad()
     def run(steps, seed):
         brownian = torchsde.BrownianInterval(
-            0.0, steps * case.dt, (case.paths, case.d), torch.float32, DEVICE, entropy=seed,
-            dt=case.dt,
+            0.0, steps * case.dt, (case.paths, case.motions * case.d), torch.float32, DEVICE,
+            entropy=seed, dt=case.dt,
         )  # fmt: skip
         times = torch.tensor([0.0, steps * case.dt], device=DEVICE)
-        x0 = torch.ones(case.paths, case.d, device=DEVICE)
+        x0 = torch.from_numpy(case.x0).to(DEVICE).repeat(case.paths, 1)
         y = torchsde.sdeint(sde, sde.start(x0), times, brownian, "euler", case.dt)[-1]
         return moments(sde.loss(y).cpu())
 
@@ -42,7 +42,7 @@ class _SDE(torch.nn.Module):
     def __init__(self, case: Case):
         super().__init__()
         self.p, self.eta = case.parameters, case.dt
-        for name in ("h", "mu", "s", "H", "root"):
+        for name in ("h", "mu", "s", "H", "root", "squares_root", "variance"):
             if hasattr(self.p, name):
                 setattr(self, name, torch.from_numpy(getattr(self.p, name)).to(DEVICE))
 
@@ -76,7 +76,43 @@ class _Dense(_SDE):
         return -(x @ self.H), math.sqrt(self.eta) * dW @ self.root.T
 
     def loss(self, x):
-        return (x * (x @ self.H)).sum(1) / 2
+        return (x * _product(self.H, x)).sum(1) / 2
+
+
+def _product(A, x):
+    return A * x if A.ndim == 1 else x @ A.T
+
+
+class _RMSprop(_Dense):
+    """The state is (X, V) in one row."""
+
+    def start(self, x):
+        return torch.cat([x, _product(self.H, x) ** 2 + self.variance], 1)
+
+    def f_and_g_prod(self, t, y, dW):
+        X, V = y.chunk(2, 1)
+        g, P = _product(self.H, X), V.sqrt().add_(self.p.eps)
+        noise = _product(self.root, dW).mul_(-math.sqrt(self.eta)).div_(P)
+        drift = torch.cat([(g / P).neg_(), self.p.rho * (g**2 + self.variance - V)], 1)
+        return drift, torch.cat([noise, torch.zeros_like(V)], 1)
+
+    def loss(self, y):
+        return super().loss(y.chunk(2, 1)[0])
+
+
+class _RMSpropOrder2(_RMSprop):
+    def f_and_g_prod(self, t, y, dW):
+        eta, rho, (X, V), (W, B) = self.eta, self.p.rho, y.chunk(2, 1), dW.chunk(2, 1)
+        g, root = _product(self.H, X), torch.maximum(V, eta * rho * self.variance).sqrt_()
+        P, away = root + self.p.eps, g**2 + self.variance - V
+        step = g / P
+        curved = eta * _product(self.H, step)
+        dX = torch.add(g, curved, alpha=0.5).addcmul_(step, away / root, value=eta * rho / 4)
+        dV = away.mul_(1 + eta * rho / 2).addcmul_(g, curved)
+        RW, QB = _product(self.root, W), _product(self.squares_root, B)
+        root_eta = math.sqrt(eta)
+        noise = [(RW / P).mul_(-root_eta), QB.addcmul_(g, RW, value=2).mul_(root_eta * rho)]
+        return torch.cat([(dX / P).neg_(), dV.mul_(rho)], 1), torch.cat(noise, 1)
 
 
 class _AdamW(_SDE):
@@ -105,4 +141,11 @@ class _AdamW(_SDE):
         return super().loss(y.chunk(3, 1)[0])
 
 
-_SDES = {"sign": _Sign, "gbm": _GeometricBrownianMotion, "dense": _Dense, "adamw": _AdamW}
+_SDES = {
+    "sign": _Sign,
+    "gbm": _GeometricBrownianMotion,
+    "dense": _Dense,
+    "adamw": _AdamW,
+    "rmsprop": _RMSprop,
+    "rmsprop-order-2": _RMSpropOrder2,
+}

@@ -213,7 +213,7 @@ class BatchEquivalentAdam(BatchEquivalent):
     ):  # fmt: skip
         _checks.fraction("b1", b1)
         _checks.fraction("b2", b2)
-        _states.check_form(order, v_timing)
+        _states.check_form(oracle, order, v_timing)
         super().__init__(
             oracle, learning_rate, eps, noise_scale, None, t0, order=order, singular=True
         )

@@ -46,7 +46,7 @@ class Ballistic(SDE):
                 "bias correction assumes that v starts at 0: leave initial_second_moment out, or "
                 "switch bias_correction off"
             )
-        _states.check_form(order, v_timing)
+        _states.check_form(oracle, order, v_timing)
         self.oracle = oracle
         self.learning_rate = jnp.asarray(learning_rate, float)
         self.eps = jnp.asarray(eps, float)

@@ -183,7 +183,7 @@ class BatchEquivalentRMSprop(BatchEquivalent):
         initial_second_moment=None, *, order=1,
     ):  # fmt: skip
         _checks.fraction("decay", decay)
-        _states.check_form(order, "old")
+        _states.check_form(oracle, order, "old")
         super().__init__(
             oracle, learning_rate, eps, noise_scale, initial_second_moment, None,
             order=order, singular=False,

@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree, Scalar
 
 from jaxsde import _checks
+from jaxsde.oracles import Oracle
+from jaxsde.sdes._sde import check_order, check_variance
 
 V_TIMINGS = ("new", "old")
 
@@ -49,11 +51,11 @@ class Noises(NamedTuple):
     B: PyTree
 
 
-def check_form(order: int, v_timing: str) -> None:
-    """Refuses an unknown order or timing."""
-    if order not in (1, 2):
-        raise _checks.InputError(f"order must be 1 or 2, got {order!r}")
+def check_form(oracle: Oracle, order: int, v_timing: str) -> None:
+    """Refuses an unknown order or timing, and noise without a variance."""
+    check_order(order)
     _checks.known("v_timing", v_timing, V_TIMINGS)
+    check_variance(oracle)
 
 
 def second_moment(initial: Any, eps: Any) -> Float[Array, "..."] | None:

@@ -8,7 +8,7 @@ from jaxtyping import ArrayLike, Float
 from jaxsde import _checks
 from jaxsde.problems import Quadratic
 from jaxsde.theory import _laws
-from jaxsde.theory._laws import Law, sde
+from jaxsde.theory._laws import Law, Moments, sde
 from jaxsde.theory.adaptive import _quadratic
 
 
@@ -18,6 +18,11 @@ class FrozenLaw(NamedTuple):
     mean: Float[np.ndarray, " d"]
     variance: Float[np.ndarray, " d"]
     second_moment: Float[np.ndarray, " d"]
+
+    @property
+    def moments(self) -> Moments:
+        """E x and Cov x, for `theory.expected_loss`."""
+        return Moments(self.mean, np.diag(self.variance))
 
 
 class _Chain(NamedTuple):
