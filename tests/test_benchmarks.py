@@ -107,16 +107,18 @@ def test_the_formulas_of_adaptive_sdes_are_those_of_jaxsde(name, monkeypatch):
     np.testing.assert_allclose(raveled(start), raveled(wanted), rtol=1e-4)
     y = [1.3 * part - 0.2 * jnp.arange(case.d) / case.d for part in start[:-1]] + [0.8 * start[-1]]
     ours, theirs = type(wanted)(*y), type(start)(*y)
-    diffusion = sde.diffusion(sde.t0 + t, ours, None)
-    found = coefficients(
-        equation.drift(t, theirs),
-        lambda dW: equation.diffuse(t, theirs, dW),
-        jax.ShapeDtypeStruct(formulas.noise_shape(case, (case.d,)), "float32"),
-    )
-    expected = coefficients(
-        sde.drift(sde.t0 + t, ours, None), diffusion.mv, diffusion.in_structure()
-    )
-    for a, b in zip(found, expected, strict=True):
+    noise = jax.ShapeDtypeStruct(formulas.noise_shape(case, (case.d,)), "float32")
+
+    @jax.jit
+    def both():
+        diffusion = sde.diffusion(sde.t0 + t, ours, None)
+        expected = coefficients(
+            sde.drift(sde.t0 + t, ours, None), diffusion.mv, diffusion.in_structure()
+        )
+        diffuse = lambda dW: equation.diffuse(t, theirs, dW)  # noqa: E731
+        return coefficients(equation.drift(t, theirs), diffuse, noise), expected
+
+    for a, b in zip(*both(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6 * np.abs(b).max())
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import optax
 import pytest
 
-from jaxsde import InputError, OptimizerProcess, optimizers, simulate
+from jaxsde import InputError, OptimizerProcess, optimizers, simulate, theory
 from jaxsde.oracles import SVAG, GaussianNoise, Oracle, StudentTNoise
 from jaxsde.problems import Quadratic
+from jaxsde.theory import gradient_descent, scaling
 
 FLAT = Quadratic([0.0, 0.0, 0.0])
 CURVATURE, X = [1.0, 2.0, 0.5], np.array([1.0, -1.0, 2.0])
@@ -65,6 +66,23 @@ def test_it_runs_where_an_oracle_runs(key):
     process = OptimizerProcess(optimizers.adam, {"learning_rate": 0.01}, svag)
     run = simulate(process, X.astype(np.float32), steps=4, paths=64, key=key, records=1)
     assert run.used("loss")[-1] == 64
+
+
+def test_sgd_under_svag_approaches_its_sde_as_one_over_l():
+    """Without sampling, by the exact moments on a quadratic: slopes of mean and variance."""
+    record, ls = {"learning_rate": 0.2, "batch_size": 1.0}, (4, 8)
+    law = lambda record, form: gradient_descent.moments(  # noqa: E731
+        Quadratic([1.0]), [0.5 / record["batch_size"]], record["learning_rate"], [1.0], 2.0, form
+    )
+    limit, errors = law(record, theory.sde), []
+    for l in ls:  # noqa: E741
+        values = scaling.svag(record, l, scaling.linear)
+        r = np.array(SVAG(GaussianNoise(Quadratic([1.0]), 1.0), float(l)).weights)
+        assert values["batch_size"] == pytest.approx(1 / np.sum(r**2), rel=1e-5)
+        found = law(values, theory.discrete)
+        errors.append([found.mean[0] - limit.mean[0], np.ptp([found.covariance, limit.covariance])])
+    slopes = np.log2(np.abs(np.array(errors[0]) / errors[1]))
+    np.testing.assert_allclose(slopes, 1, atol=0.06)
 
 
 @pytest.mark.parametrize(("F", "message"), [(0.5, "at least 1, got 0.5"), (-1.0, "positive")])

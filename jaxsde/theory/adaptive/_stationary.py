@@ -94,8 +94,8 @@ def stationary_loss(
     """E f(x) - f* as t → ∞: Σ λᵢ ((r x*ᵢ/(hᵢ + r))² + Var xᵢ) / 2, f without its L2 term.
 
     By `stationary_mean` and `stationary_variance`, whose letters these are. For x* ≠ 0 it goes to
-    f(0) - f* and noise as σ → ∞, and may exceed `loss_level`. It leaves the gradient at the mean out of
-    V: where that is not small beside σ/√B, as for strong decay and x* ≠ 0, take
+    f(0) - f* and noise as σ → ∞, and may exceed `loss_level`. It leaves the gradient at the mean
+    out of V: where that is not small beside σ/√B, as for strong decay and x* ≠ 0, take
     `frozen_second_moment_law`.
 
     Args:

@@ -99,7 +99,7 @@ def phase3_loss_bound(
     published case. An equality for f isotropic quadratic. The level is linear in σ, about
     η L_τ σ / (4 μ l). The second term of Δ belongs to the linearised diffusion: the algorithm's
     level lies above, see `stationary_variance`. The linearised SDE is faster than SignSGD's own
-    where |∇f|/σ is not small, so that the algorithm exceeds the bound by up to 8 % as phase 3 begins.
+    where |∇f|/σ is not small: as phase 3 begins, the algorithm exceeds the bound by up to 8 %.
 
     Args:
         initial_loss: S₀.
