@@ -359,7 +359,7 @@ def settled_loss(name, problem):
         process = OptimizerProcess(optimizer, values, oracle)
         run = simulate(
             process, np.zeros(2, np.float32), steps=round((least + 2.5 * sigma) / eta),
-            paths=paths, key=next(keys), records=1,
+            paths=paths, key=next(keys), records=50,
         )  # fmt: skip
         found.append((run.mean("loss")[-1], run.standard_error("loss")[-1]))
     return np.array(found).T
@@ -480,7 +480,7 @@ thetas, momenta = (0.0, 0.5, 1.0, 4.0), (0.0, 0.9, 0.98)
 
 def settled_variance(process, steps):
     """The variance of a coordinate, both pooled, and its standard error."""
-    run = simulate(process, origin, steps=steps, paths=paths, key=next(keys), records=1)
+    run = simulate(process, origin, steps=steps, paths=paths, key=next(keys), records=50)
     variance = np.mean(run.variance("position")[-1])
     return variance, variance * np.sqrt(2 / (2 * paths))
 

@@ -28,6 +28,7 @@
 # %%
 import os
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -65,7 +66,8 @@ def scaled_oracle(problem, values):
 # %%
 problem = jaxsde.problems.breast_cancer()
 base = {"learning_rate": 2e-3, "b1": 0.998, "b2": 0.999, "eps": 1e-6, "batch_size": 1}
-records = {factor: scaling.square_root(base, factor) for factor in (1, 4, 16)}
+factors = (1, 16) if SMALL else (1, 4, 16)
+records = {factor: scaling.square_root(base, factor) for factor in factors}
 for factor, record in records.items():
     kept = scaling.to_scaled(record, sigma=1.0)
     print(
@@ -103,7 +105,7 @@ for axis, (name, rule) in zip(
      "1 - β by √δ (Compagnoni et al.)": scaling.bound_preserving}.items(),
     strict=True,
 ):  # fmt: skip
-    for factor, color in zip((1, 4, 16), ("k", "tab:blue", "tab:red"), strict=True):
+    for factor, color in zip(factors, ("k", "tab:blue", "tab:red"), strict=False):
         run = curve(rule(base, factor), factor)
         mean, error = run.mean("loss"), run.standard_error("loss")
         axis.plot(samples, mean, color=color, label=f"B × {factor}")
@@ -141,7 +143,7 @@ for (name, factor), (mean, error) in final.items():
 # %%
 SCALED = scaling.Scaled(learning_rate=1.0, sigma_0=0.7, eps_0=0.2, c=0.5)
 parabola, start, u0 = Quadratic([1.0]), np.array([1.0]), 1.5
-taus = np.array([0.1, 0.05, 0.025, 0.0125])
+taus = np.array([0.1, 0.05, 0.025, 0.0125])[: 3 if SMALL else 4]
 paths = 20_000 if SMALL else 2_000_000
 
 
@@ -266,7 +268,7 @@ print(f"order of SVAG's error: {order:.3f} ± {half:.3f} in 1/l^2")
 
 # %%
 sigma_0, eps_0, c = SCALED.sigma_0, SCALED.eps_0, SCALED.c
-grid = {"domain": [(-1.6, 2.0), (0.3, 2.4)], "degree": (10, 12)}
+grid = {"domain": [(-1.3, 1.6), (0.4, 2.0)], "degree": (6, 10)}  # lower ones agree to 1 %
 starts = np.array([(x, u) for x in (-0.6, 0.4, 1.0) for u in (0.7, 1.5)])
 
 
@@ -294,26 +296,30 @@ def chain(tau, atoms, weights):
 
 
 def batch_equivalent(tau, order):
-    """The package's SDE at this τ, and its drift and covariance at points (θ, u)."""
-    oracle = GaussianNoise(parabola, sigma_0 / np.sqrt(tau))
-    eta = np.sqrt(tau)
-    sde = sdes.BatchEquivalentRMSprop(
+    """The package's SDE at this τ."""
+    eta, oracle = np.sqrt(tau), GaussianNoise(parabola, sigma_0 / np.sqrt(tau))
+    return sdes.BatchEquivalentRMSprop(
         oracle, eta, 1 - c * tau, eps_0 / eta, noise_scale=sigma_0 / eta, order=order
     )
+
+
+@eqx.filter_jit
+def coefficients(sde, points):
+    """Its drift and covariance at points (θ, u)."""
 
     def at(point):
         y = BatchEquivalentRMSpropState(point[:1], point[1:])
         root = sde.diffusion(0.0, y, None).as_matrix()
         return jnp.concatenate(sde.drift(0.0, y, None)), root @ root.T
 
-    return jax.jit(jax.vmap(at))
+    return jax.vmap(at)(points)
 
 
 def diffusion(tau, order, third_cumulant=None):
-    coefficients = batch_equivalent(tau, order)
+    sde = batch_equivalent(tau, order)
     return diffusion_expectation(
-        lambda y: coefficients(y)[0], lambda y: coefficients(y)[1], observables, starts, 1.0,
-        **grid, third_cumulant=third_cumulant,
+        lambda y: coefficients(sde, y)[0], lambda y: coefficients(sde, y)[1], observables, starts,
+        1.0, **grid, third_cumulant=third_cumulant,
     )  # fmt: skip
 
 
@@ -369,16 +375,22 @@ def update(t, y, z, eta):
     return BatchEquivalentRMSpropState(theta, y.u + c * (scaled**2 / sigma_0**2 - eta**2 * y.u))
 
 
-def third_cumulant(tau):
-    equation = modified_equation(
-        update, np.sqrt(tau), regime="batch-equivalent", position=lambda y: y.theta
-    )
-
+@eqx.filter_jit
+def excess(equation, points):
     def at(point):
         y = BatchEquivalentRMSpropState(point[:1], point[1:])
-        return tau * equation.excess_third_cumulant(0.0, y)
+        return equation.tau * equation.excess_third_cumulant(0.0, y)
 
-    return jax.jit(jax.vmap(at))
+    return jax.vmap(at)(points)
+
+
+def theta(y):
+    return y.theta
+
+
+def third_cumulant(tau):
+    equation = modified_equation(update, np.sqrt(tau), regime="batch-equivalent", position=theta)
+    return lambda points: excess(equation, points)
 
 
 chains = [chain(tau, *normal) for tau in taus]

@@ -26,6 +26,7 @@ _ELEMENTWISE = frozenset(
     shift_right_logical sign sin sinh sqrt square sub tan tanh xor zeta""".split()
 )
 _INLINED = frozenset(("jit", "pjit", "closed_call"))
+SMALL = 4  # columns of a matrix whose product is better written out
 
 
 class Struct(NamedTuple):
@@ -182,7 +183,31 @@ def _apply(equation: Any, inputs: list, size: int) -> list:
             for (array, flag), atom in zip(inputs, equation.invars, strict=True)
         ]
         return [(lax.concatenate(operands, params["dimension"]), True)]
+    if name == "dot_general":
+        product = _small_product(params["dimension_numbers"], inputs)
+        if product is not None:
+            return [(product.astype(equation.outvars[0].aval.dtype), True)]
     return _by_vmap(equation, arrays, batched, size)
+
+
+def _small_product(dimensions: Any, inputs: list) -> Array | None:
+    """A shared matrix with few columns times a vector of every path, as a sum of columns.
+
+    A product is a kernel of its own between the step's others; a sum is part of them.
+    """
+    contracted, together = dimensions
+    for side in (0, 1):
+        (matrix, fixed), (vector, batched) = inputs[side], inputs[1 - side]
+        if fixed or not batched or jnp.ndim(matrix) != 2 or jnp.ndim(vector) != 2 or together[0]:
+            continue
+        columns = jnp.moveaxis(matrix, contracted[side][0], 0)
+        if len(columns) > SMALL:
+            continue
+        return sum(
+            (a[:, None] * x[None, :] for a, x in zip(columns[1:], vector[1:], strict=True)),
+            columns[0][:, None] * vector[0][None, :],
+        )
+    return None
 
 
 def _bind(equation: Any, arrays: list) -> list:

@@ -88,7 +88,8 @@ def diffusion_expectation(
 
     e^{TL} φ with the generator L = b·∇ + C:∇²/2 on the grid's polynomials, without boundary
     conditions: exact where L maps them to themselves (linear drift, constant C), else spectrally
-    accurate under the conditions of `chain_expectation`.
+    accurate under the conditions of `chain_expectation`. Without boundary conditions too high a
+    degree does harm: spurious modes grow where the noise is large beside the domain.
 
     Args:
         drift: b, maps `(N, n)` to `(N, n)`.

@@ -65,6 +65,14 @@ FUNCTIONS = {  # of x (3,), y (3, 2), s (), all different on every path, and h (
     "sum that keeps its axis": lambda x, y, s, h: y - y.mean(axis=0, keepdims=True),
     "matrix along a new axis": lambda x, y, s, h: jnp.broadcast_to(y[:, None, :], (3, 4, 2)),
     "clip": lambda x, y, s, h: jnp.clip(x, -0.5, jnp.abs(s)),
+    "small matrices, from both sides": lambda x, y, s, h: (
+        (h[:, None] - 2 * h[None, :]) @ x,
+        x @ (h[:, None] - 2 * h[None, :]),
+        (h[:, None] - jnp.ones((1, 3))) @ y,
+    ),
+    "a matrix that is not small": lambda x, y, s, h: (
+        jnp.arange(12.0).reshape(2, 6) @ jnp.concatenate([x, h * x])
+    ),
     "scalar power": lambda x, y, s, h: jnp.abs(x) ** s + h ** jnp.abs(s),
 }
 PATHS = 7
