@@ -26,6 +26,10 @@ _ELEMENTWISE = frozenset(
     shift_right_logical sign sin sinh sqrt square sub tan tanh xor zeta""".split()
 )
 _INLINED = frozenset(("jit", "pjit", "closed_call"))
+_LAPACK = frozenset(
+    "cholesky eig eigh geqp3 geqrf hessenberg householder_product lu schur svd triangular_solve "
+    "tridiagonal tridiagonal_solve".split()
+)
 SMALL = 4  # columns of a matrix whose product is better written out
 
 
@@ -183,11 +187,35 @@ def _apply(equation: Any, inputs: list, size: int) -> list:
             for (array, flag), atom in zip(inputs, equation.invars, strict=True)
         ]
         return [(lax.concatenate(operands, params["dimension"]), True)]
+    if name in _LAPACK:
+        outputs = lax.platform_dependent(
+            *arrays,
+            cpu=lambda *arrays: _one_by_one(equation, arrays, batched),
+            default=lambda *arrays: [o for o, _ in _by_vmap(equation, [*arrays], batched, size)],
+        )
+        return [(output, True) for output in outputs]
     if name == "dot_general":
         product = _small_product(params["dimension_numbers"], inputs)
         if product is not None:
             return [(product.astype(equation.outvars[0].aval.dtype), True)]
     return _by_vmap(equation, arrays, batched, size)
+
+
+def _one_by_one(equation: Any, arrays: tuple, batched: list[bool]) -> list:
+    """A loop over the paths.
+
+    jaxlib's LAPACK kernels share a batch out to the pool of threads that runs the devices, and
+    wait: as soon as all devices do, for ever.
+    """
+
+    def each(own):
+        mine = iter(own)
+        return _bind(
+            equation, [next(mine) if b else a for a, b in zip(arrays, batched, strict=True)]
+        )
+
+    own = [jnp.moveaxis(a, -1, 0) for a, b in zip(arrays, batched, strict=True) if b]
+    return [jnp.moveaxis(output, 0, -1) for output in lax.map(each, own)]
 
 
 def _small_product(dimensions: Any, inputs: list) -> Array | None:

@@ -98,6 +98,18 @@ def test_over_paths_is_vmap(name, x64):
     assert jax.tree.map(jnp.result_type, found) == jax.tree.map(jnp.result_type, known)
 
 
+def test_lapack_takes_one_path_at_a_time_on_cpu():
+    """Its batched kernels wait for threads that, with several devices, wait for it."""
+    over = OverPaths(
+        lambda x: jnp.linalg.eigh(x[:, None] * x[None, :])[0],
+        jax.ShapeDtypeStruct((3,), jnp.float32),
+    )
+    lowered = jax.jit(lambda x: over(PATHS, x)).lower(np.ones((3, PATHS), np.float32)).as_text()
+    calls = [line for line in lowered.splitlines() if "lapack" in line]
+    assert calls
+    assert not [line for line in calls if f"tensor<{PATHS}x" in line]
+
+
 def test_outputs_that_depend_on_no_path_are_found():
     def fn(x, h):
         both = jax.lax.scan(lambda c, _: ((c[0] + h, c[1] * x), None), (h, x), length=3)[0]
