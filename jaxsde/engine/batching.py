@@ -7,6 +7,7 @@ applied with the paths last: elementwise ones by broadcasting, which XLA fuses f
 changes with one more axis; what depends on no path unbatched; and `vmap` does the rest.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -231,10 +232,8 @@ def _small_product(dimensions: Any, inputs: list) -> Array | None:
         columns = jnp.moveaxis(matrix, contracted[side][0], 0)
         if len(columns) > SMALL:
             continue
-        return sum(
-            (a[:, None] * x[None, :] for a, x in zip(columns[1:], vector[1:], strict=True)),
-            columns[0][:, None] * vector[0][None, :],
-        )
+        terms = [a[:, None] * x[None, :] for a, x in zip(columns, vector, strict=True)]
+        return functools.reduce(jnp.add, terms)
     return None
 
 
