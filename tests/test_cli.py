@@ -101,6 +101,26 @@ def test_an_output_that_is_no_folder_is_refused_before_the_run(tmp_path, capsys)
     assert (tmp_path / "file").read_text() == "kept"
 
 
+def test_hyperparameters_and_warm_up_reach_the_run(tmp_path, capsys):
+    run(tmp_path, "adamw", "--hyperparameters", "b1", "0.5", "weight_decay", "0", "--warm-up", "20")
+    printed = capsys.readouterr().out
+    assert "b1 = 0.5, b2 = 0.99" in printed
+    assert "weight_decay" not in printed
+    ensemble = jaxsde.load(tmp_path / "track-adamw-quadratic.nc")
+    assert not ensemble.variance("difference.loss").any()  # warmed up to the end: one path
+
+
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [("sgd", "no hyperparameters beside the learning rate"), ("adam", "unknown hyperparameter")],
+)
+def test_hyperparameters_that_a_family_lacks_are_refused(family, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        run(tmp_path, family, "--hyperparameters", "beta", "0.5")
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_the_help_names_every_choice(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["track", "--help"])

@@ -74,6 +74,8 @@ class Family(NamedTuple):
         Raises:
             InputError: a name that the family does not have.
         """
+        if given and not self.hyperparameters:
+            raise _checks.InputError(f"{self.about}: no hyperparameters beside the learning rate")
         for name in given:
             _checks.known("hyperparameter", name, self.hyperparameters)
         return {**self.hyperparameters, **given}
