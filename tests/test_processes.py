@@ -194,7 +194,7 @@ def test_a_warm_up_hands_the_optimizers_state_over(x64):
         state = paired_step(k, state, draw)
         own = optimizer_step(k, own, sum(xi) / np.sqrt(substeps))
         if k < k0:
-            its = sde.sde.resumed((k + 1) * ETA, own.x, own.inner)
+            its = sde.sde.resumed(own.x, own.inner)
         else:
             for i, u in enumerate(draw.unit):
                 its = euler((k + i / substeps) * ETA, its, u)

@@ -176,7 +176,7 @@ class Paired(eqx.Module):
             return sde
 
         def take_over():
-            return self.sde.sde.resumed(self.t0 + (k + 1) * self.dt, *optimizer)
+            return self.sde.sde.resumed(*optimizer)
 
         if self.warm_up is None:
             return Sides(optimizer, solve())

@@ -36,8 +36,8 @@ class SDE(eqx.Module):
     def position(self, y: Any) -> Any:
         """x, the part of the state that the optimizer moves."""
 
-    def resumed(self, t: Any, x: Any, inner: Any) -> Any:
-        """The state at time t of an optimizer that stands at x with the optax state `inner`.
+    def resumed(self, x: Any, inner: Any) -> Any:
+        """The state for an optimizer that stands at x with the optax state `inner`.
 
         Raises:
             InputError: the SDE cannot be read off an optimizer's state.
@@ -81,7 +81,7 @@ class PositionSDE(SDE):
         """X = x0."""
         return State(x0)
 
-    def resumed(self, t: Any, x: Any, inner: Any) -> State:
+    def resumed(self, x: Any, inner: Any) -> State:
         """X = x."""
         return State(x)
 

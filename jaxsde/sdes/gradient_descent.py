@@ -142,7 +142,7 @@ class HeavyBall(SDE):
         """X = x0, V = 0."""
         return MomentumState(x0, jax.tree.map(jnp.zeros_like, x0))
 
-    def resumed(self, t, x, inner) -> MomentumState:
+    def resumed(self, x, inner) -> MomentumState:
         """X = x, V = -√η a of the optimizer's trace a."""
         return MomentumState(x, jax.tree.map(lambda a: -self.h * a, moment(inner, "trace")))
 
@@ -161,7 +161,7 @@ class HeavyBall(SDE):
         return MomentumState(
             jax.tree.map(lambda v, g: (1 - h * mu / 2) * v - h / 2 * g, y.V, gradient),
             jax.tree.map(
-                lambda v, g, w: -(more * (mu * v + g) + sign * h / 2 * w), y.V, gradient, HV
+                lambda v, w, g: -(mu * more * v + sign * h / 2 * w + more * g), y.V, HV, gradient
             ),
         )
 
@@ -208,9 +208,9 @@ class Nesterov(HeavyBall):
         """X + β h V, where the optimizer takes its gradient."""
         return jax.tree.map(lambda x, v: x + self.momentum * self.h * v, y.X, y.V)
 
-    def resumed(self, t, x, inner) -> MomentumState:
+    def resumed(self, x, inner) -> MomentumState:
         """V = -√η a of the optimizer's trace a, X = x - β h V."""
-        V = super().resumed(t, x, inner).V
+        V = super().resumed(x, inner).V
         X = jax.tree.map(lambda x, v: x - self.momentum * self.h * v, x, V)
         return MomentumState(X, V)
 

@@ -147,10 +147,8 @@ def test_starts_and_hand_over(oracle):
     np.testing.assert_allclose(given.initial(x).V, b * 0.5 + (1 - b) * rest, rtol=1e-12)
     old = RMSprop(oracle, ETA, b, initial_second_moment=0.5, v_timing="old")
     np.testing.assert_array_equal(old.initial(x).V, [0.5, 0.5])
-    np.testing.assert_array_equal(old.resumed(0.1, x, inner(M, V)).V, V)
-    np.testing.assert_allclose(
-        given.resumed(0.1, x, inner(M, V)).V, b * V + (1 - b) * rest, rtol=1e-12
-    )
+    np.testing.assert_array_equal(old.resumed(x, inner(M, V)).V, V)
+    np.testing.assert_allclose(given.resumed(x, inner(M, V)).V, b * V + (1 - b) * rest, rtol=1e-12)
     corrected = Adam(oracle, ETA, 0.8, b)
     y = corrected.initial(x)
     np.testing.assert_array_equal(y.M, 0)
@@ -159,15 +157,15 @@ def test_starts_and_hand_over(oracle):
     assert float(late.t0) == ETA
     np.testing.assert_allclose(late.initial(x).M, 0.2 * (G - LAM * X), rtol=1e-12)
     np.testing.assert_allclose(late.initial(x).V, (1 - b) * rest, rtol=1e-12)
-    np.testing.assert_array_equal(late.resumed(0.1, x, inner(M, V)).M, M)
+    np.testing.assert_array_equal(late.resumed(x, inner(M, V)).M, M)
     malladi = BatchEquivalentAdam(oracle, ETA, 0.8, b, noise_scale=2.0)
     np.testing.assert_allclose(float(malladi.t0), ETA**2)
-    np.testing.assert_array_equal(malladi.resumed(0.1, x, inner(M, V)).u, V / 4)
+    np.testing.assert_array_equal(malladi.resumed(x, inner(M, V)).u, V / 4)
 
 
 def test_an_optimizer_without_the_averages_cannot_hand_over(oracle):
     with pytest.raises(InputError, match="keeps no average 'nu'"):
-        RMSprop(oracle, ETA).resumed(0.1, jnp.asarray(X), (jnp.zeros(2),))
+        RMSprop(oracle, ETA).resumed(jnp.asarray(X), (jnp.zeros(2),))
 
 
 def test_student_t_noise_of_finite_variance_is_welcome(x64):

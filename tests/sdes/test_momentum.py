@@ -42,7 +42,7 @@ def test_optax_takes_these_steps(name, oracle):
         updates, inner = optimizer.update(oracle.gradient(p) + z, inner, p)
         p = optax.apply_updates(p, updates)
         x, v = step(name, oracle.gradient, x, v, z, h, mu)
-        y = sde.resumed(0.0, p, inner)
+        y = sde.resumed(p, inner)
         np.testing.assert_allclose(y.X, x, rtol=1e-13)
         np.testing.assert_allclose(y.V, v, rtol=1e-13)
         np.testing.assert_allclose(sde.position(y), p, rtol=1e-13)
@@ -161,4 +161,4 @@ def test_bad_input_is_refused(kind, changed, message, oracle):
 def test_only_momentum_can_be_taken_over(oracle):
     x = jnp.zeros(2)
     with pytest.raises(InputError, match="keeps no average 'trace'"):
-        HeavyBall(oracle, ETA).resumed(0.0, x, optax.sgd(ETA).init(x))
+        HeavyBall(oracle, ETA).resumed(x, optax.sgd(ETA).init(x))

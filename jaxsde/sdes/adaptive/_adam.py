@@ -19,7 +19,8 @@ class Adam(Ballistic):
     Of m⁺ = β₁ m + (1 - β₁) g,  v⁺ = β₂ v + (1 - β₂) g²,
     x⁺ = x - η (m⁺/γ₁)/(√(v⁺/γ₂) + ε) - η θ x  with γᵢ = 1 - βᵢ^{k+1}, g = ∇f(x) + λ x + Z. θ > 0 is
     AdamW; λ > 0 is Adam on f + λ|x|²/2, and ∇f stands for ∇f + λ x below. With ρᵢ = (1 - βᵢ)/η,
-    P = diag(√V) + ε √γ₂ and γᵢ(t) = 1 - βᵢ^{t/η + 1}, one step ahead:
+    P = diag(√V) + ε √γ₂ and γᵢ(t) = 1 - βᵢ^{t/η + 1}, one step ahead (γ₂ = 1 - β₂^{t/η} for the
+    old v):
 
         dX = -(√γ₂/γ₁) P⁻¹ [(M + η ρ₁ (∇f(X) - M)) dt + η ρ₁ √η Σ(X)^{1/2} dW] - θ X dt,
         dM = ρ₁ (∇f(X) - M) dt + √η ρ₁ Σ(X)^{1/2} dW,
@@ -89,7 +90,7 @@ class Adam(Ballistic):
         M = jax.tree.map(lambda g: weight * g, self._gradient(x0))
         return AdamState(x0, M, self._V_of(self._first_v(self.b2, x0), self.b2, x0))
 
-    def resumed(self, t, x, inner) -> AdamState:
+    def resumed(self, x, inner) -> AdamState:
         """X = x, M = m and V of the optimizer's v."""
         return AdamState(x, moment(inner, "mu"), self._V_of(moment(inner, "nu"), self.b2, x))
 
@@ -239,7 +240,7 @@ class BatchEquivalentAdam(BatchEquivalent):
             jax.tree.map(lambda s: gamma2 * s, self._variance(x0)),
         )
 
-    def resumed(self, t, x, inner) -> BatchEquivalentAdamState:
+    def resumed(self, x, inner) -> BatchEquivalentAdamState:
         """theta = x, m = m, u = v/σ²."""
         return BatchEquivalentAdamState(x, moment(inner, "mu"), self._u_of(moment(inner, "nu")))
 

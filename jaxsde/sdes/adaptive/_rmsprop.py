@@ -80,7 +80,7 @@ class RMSprop(Ballistic):
         """X = x₀ and V of v₀."""
         return RMSpropState(x0, self._V_of(self._first_v(self.decay, x0), self.decay, x0))
 
-    def resumed(self, t, x, inner) -> RMSpropState:
+    def resumed(self, x, inner) -> RMSpropState:
         """X = x and V of the optimizer's v."""
         return RMSpropState(x, self._V_of(moment(inner, "nu"), self.decay, x))
 
@@ -114,12 +114,8 @@ class RMSprop(Ballistic):
         scale = rho / 2 / jnp.sqrt(self._gamma2(t, self.decay))
         X = jax.tree.map(
             lambda g, P, s, r, v: scale / (P**2 * r) * (g**3 + 3 * g * s - g * v),
-            g,
-            P,
-            s,
-            root,
-            y.V,
-        )
+            g, P, s, root, y.V,
+        )  # fmt: skip
         return RMSpropState(X, jax.tree.map(jnp.zeros_like, y.V))
 
     def diffusion(self, t, y: RMSpropState, args) -> lx.FunctionLinearOperator:
@@ -202,7 +198,7 @@ class BatchEquivalentRMSprop(BatchEquivalent):
         v = _states.like(self.initial_second_moment, x0)
         return BatchEquivalentRMSpropState(x0, self._u_of(v))
 
-    def resumed(self, t, x, inner) -> BatchEquivalentRMSpropState:
+    def resumed(self, x, inner) -> BatchEquivalentRMSpropState:
         """theta = x, u = v/σ²."""
         return BatchEquivalentRMSpropState(x, self._u_of(moment(inner, "nu")))
 
