@@ -12,7 +12,7 @@ ALLOWED = {  # room: the rooms of ours it may import; everyone may use _checks a
     "problems": set(),
     "oracles": {"problems", "engine"},
     "optimizers": set(),
-    "sdes": {"oracles", "engine"},
+    "sdes": {"problems", "oracles", "engine"},
     "theory": {"problems"},
     "engine": set(),
     "processes": {"oracles", "sdes", "engine"},

@@ -64,6 +64,24 @@ class LogisticRegression(Problem):
         identity = jnp.eye(x.size, dtype=weighted.dtype)
         return self.features.T @ weighted / self.labels.size + self.regularization * identity
 
+    def split(self, parts: int) -> "list[LogisticRegression]":
+        """The data dealt out to several holders like cards: rows j, j + parts, ... to holder j.
+
+        Holders get ⌊n/parts⌋ rows each; the last n mod parts rows are left out.
+
+        Raises:
+            InputError: parts below 1 or above n.
+        """
+        parts = _checks.at_least("parts", parts, 1)
+        rows = self.labels.size // parts
+        if rows == 0:
+            raise _checks.InputError(f"{self.labels.size} rows cannot be split into {parts} parts")
+        dealt = [slice(j, rows * parts, parts) for j in range(parts)]
+        return [
+            LogisticRegression(self.features[own], self.labels[own], self.regularization)
+            for own in dealt
+        ]
+
     def minimizer(self) -> Float[Array, " d"]:
         """x*, by Newton's method with halved steps; needs r > 0.
 

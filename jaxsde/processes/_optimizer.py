@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxsde import _checks
 from jaxsde.engine.noise import Draw
-from jaxsde.oracles import GaussianNoise, Oracle
+from jaxsde.oracles import Agents, GaussianNoise, Oracle
 
 
 class OptimizerState(NamedTuple):
@@ -33,8 +33,8 @@ class OptimizerProcess(eqx.Module):
     fourth argument gives it.
 
     Transformations that ask for more get it as optax's own do: `value`, `grad` and `value_fn(x)`,
-    f without noise; and, if their update names it, `grad_fn(params, i)`, ∇f + Z at params on the
-    step's draw i = 0.
+    f without noise; if their update names it, `grad_fn(params, i)`, ∇f + Z at params on the step's
+    draw i = 0; and, with `Agents`, whose gradients come stacked, `compress(gradients)`.
 
     Args:
         optimizer: a `GradientTransformation`, or a factory of one such as `optax.sgd`.
@@ -134,7 +134,11 @@ class OptimizerProcess(eqx.Module):
                 )
             return self.oracle.sample_gradient(params, draw)
 
-        return {"value": loss(x), "grad": g, "value_fn": loss, "grad_fn": grad_fn}
+        extras = {"value": loss(x), "grad": g, "value_fn": loss, "grad_fn": grad_fn}
+        agents = self.oracle
+        if isinstance(agents, Agents):
+            extras["compress"] = lambda gradients: agents.compress(gradients, draw)
+        return extras
 
     def position(self, state: OptimizerState) -> PyTree:
         """x."""

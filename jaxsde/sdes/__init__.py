@@ -6,6 +6,11 @@ from jaxsde.sdes.adaptive import Adam as Adam
 from jaxsde.sdes.adaptive import BatchEquivalentAdam as BatchEquivalentAdam
 from jaxsde.sdes.adaptive import BatchEquivalentRMSprop as BatchEquivalentRMSprop
 from jaxsde.sdes.adaptive import RMSprop as RMSprop
+from jaxsde.sdes.distributed import DCSGD as DCSGD
+from jaxsde.sdes.distributed import DSGD as DSGD
+from jaxsde.sdes.distributed import DSignSGD as DSignSGD
+from jaxsde.sdes.distributed import LinearizedDSignSGD as LinearizedDSignSGD
+from jaxsde.sdes.distributed import MajorityVote as MajorityVote
 from jaxsde.sdes.from_diffrax import FromDiffrax as FromDiffrax
 from jaxsde.sdes.from_diffrax import from_diffrax as from_diffrax
 from jaxsde.sdes.gradient_descent import SGD as SGD

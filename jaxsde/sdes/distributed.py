@@ -1,0 +1,286 @@
+"""The SDEs of distributed SGD: plain, compressed, and with signs."""
+
+import abc
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from jaxsde import _checks
+from jaxsde.oracles import Agents, Identity, Oracle, Sign
+from jaxsde.problems import Quadratic
+from jaxsde.sdes._sde import PositionSDE, State, check_variance, clipped_sqrt
+
+CURVATURES = (None, -0.5, 0.5)
+Schedule = Callable[[Any], Any]
+
+
+class _Distributed(PositionSDE):
+    """What the SDEs of agents' means have in common: N agents, η, and ψ in the clock t = k η."""
+
+    agents: Agents
+    learning_rate: Float[Array, ""]
+    schedule: Schedule | None
+
+    def __init__(self, agents, learning_rate, schedule):
+        _checks.positive_number("learning_rate", learning_rate)
+        if not isinstance(agents, Agents):
+            raise _checks.InputError(
+                f"this SDE is of many agents: give jaxsde.oracles.Agents, not "
+                f"{type(agents).__name__}"
+            )
+        self.agents = agents
+        self.learning_rate = jnp.asarray(learning_rate, float)
+        self.schedule = schedule
+
+    @property
+    def oracle(self) -> Agents:
+        """The agents."""
+        return self.agents
+
+    def _psi(self, t: Any) -> Any:
+        """ψ(t/η)."""
+        return 1 if self.schedule is None else self.schedule(t / self.learning_rate)
+
+    def _scaled(self, t: Any, root: lx.AbstractLinearOperator) -> lx.AbstractLinearOperator:
+        """-ψ √η root, diagonal where that is."""
+        scale = -self._psi(t) * jnp.sqrt(self.learning_rate)
+        if isinstance(root, lx.DiagonalLinearOperator):
+            diagonal = jax.tree.map(lambda r: scale * r, root.diagonal)
+            return lx.DiagonalLinearOperator(State(diagonal))
+
+        def apply(dW):
+            return State(jax.tree.map(lambda w: scale * w, root.mv(dW)))
+
+        return lx.FunctionLinearOperator(apply, root.in_structure())
+
+
+class DCSGD(_Distributed):
+    """The SDE of x⁺ = x - η ψ(k) (1/N) Σ Cᵢ(gᵢ), unbiased compressors Cᵢ, in the clock t = k η.
+
+    With gᵢ = ∇fᵢ(x) + Zᵢ and Σ̃ = (1/N) Σ Cov Cᵢ(gᵢ), which depends on ∇fᵢ(X) and does not vanish
+    with the noise (each compressor's is in its docstring):
+
+        dX = -ψ ∇f(X) dt - ψ √(η/N) Σ̃(X)^{1/2} dW,    ψ = ψ(t/η).
+
+    (arXiv 2502.17009; for agents of one f, Σ̃ = (1/N) Σ E Φᵢ Φᵢᵀ with Φᵢ = Cᵢ(gᵢ) - ∇f.) It holds
+    rand-k's exact off-diagonal part, and is diagonal wherever that is 0 and the noise independent.
+
+    A curvature κ adds κ η ψ² ∇²f ∇f to the drift: -1/2 the modified equation of gradient descent,
+    which without noise and schedule makes the weak error O(η²); +1/2 the proposal of arXiv
+    2506.00181, whose stability is the algorithm's (it explodes for η λ > 2) but which is only of
+    order 1, with twice the error of no curvature at all.
+
+    Args:
+        agents: f, the noise and the compressors.
+        learning_rate: η.
+        schedule: ψ, a function of the step k; 1 unless given.
+        curvature: κ: None, -1/2 or +1/2.
+
+    Raises:
+        InputError: η not positive, another κ, a biased compressor, noise of infinite variance.
+
+    Warns:
+        UserWarning: on a quadratic, η ω λ >= 2 N for its largest eigenvalue λ, so that the second
+            moment of X grows for ever.
+    """
+
+    curvature: float | None = eqx.field(static=True)
+
+    def __init__(self, agents, learning_rate, schedule=None, curvature=None):
+        super().__init__(agents, learning_rate, schedule)
+        if curvature not in CURVATURES:
+            raise _checks.InputError(f"curvature must be None, -1/2 or 1/2, got {curvature!r}")
+        self.curvature = curvature
+        check_variance(agents.members.tree)
+        agents.check_unbiased()
+        _warn_if_unstable(agents, learning_rate)
+
+    def drift(self, t, y: State, args) -> State:
+        """-ψ ∇f, and with a curvature -ψ ∇f + κ η ψ² ∇²f ∇f."""
+        eta, psi, kappa, problem = (
+            self.learning_rate, self._psi(t), self.curvature, self.agents.problem
+        )  # fmt: skip
+        gradient = problem.gradient(y.X)
+        if kappa is None:
+            return State(jax.tree.map(lambda g: -psi * g, gradient))
+        Hg = problem.hessian_vector_product(y.X, gradient)
+        return State(jax.tree.map(lambda g, h: -psi * g + kappa * eta * psi**2 * h, gradient, Hg))
+
+    def diffusion(self, t, y: State, args) -> lx.AbstractLinearOperator:
+        """-ψ √η (Σ̃/N)^{1/2}, diagonal where Σ̃ is."""
+        return self._scaled(t, self.agents.covariance_root(y.X))
+
+
+class DSGD(DCSGD):
+    """The SDE of x⁺ = x - η ψ(k) (1/N) Σ gᵢ, in the clock t = k η: `DCSGD` without compression.
+
+        dX = -ψ ∇f(X) dt - ψ √(η/N) Σ̂(X)^{1/2} dW,    Σ̂ = (1/N) Σ Cov Zᵢ
+
+    (arXiv 2502.17009). With constant Σ̂ and no schedule the curvature -1/2 makes it of order 2.
+
+    Args:
+        agents: f and the noise; their compressors are not used.
+        learning_rate: η.
+        schedule: ψ, a function of the step k; 1 unless given.
+        curvature: κ: None, -1/2 or +1/2.
+
+    Raises:
+        InputError: η not positive, another κ, or noise of infinite variance.
+    """
+
+    def __init__(self, agents, learning_rate, schedule=None, curvature=None):
+        plain = agents.with_compressor(Identity()) if isinstance(agents, Agents) else agents
+        super().__init__(plain, learning_rate, schedule, curvature)
+
+
+class _MeanSign(_Distributed):
+    """dX = -ψ (1/N) Σ mᵢ dt - ψ √(η/N) √(1 - (1/N) Σ mᵢ²) dW for given mean signs mᵢ."""
+
+    def __init__(self, agents, learning_rate, schedule=None):
+        super().__init__(agents, learning_rate, schedule)
+        self.mean_sign(agents.members.first, jnp.zeros(()))  # refuses what has no law
+
+    @abc.abstractmethod
+    def mean_sign(self, oracle: Oracle, gradient: PyTree) -> PyTree:
+        """mᵢ of an agent with this oracle, where its ∇fᵢ is this gradient."""
+
+    def mean_signs(self, x: PyTree) -> PyTree:
+        """mᵢ of all agents, stacked `(N, ...)`."""
+        return self.agents.each(lambda oracle, _: self.mean_sign(oracle, oracle.gradient(x)))
+
+    def drift(self, t, y: State, args) -> State:
+        """-ψ (1/N) Σ mᵢ."""
+        psi, m = self._psi(t), self.mean_signs(y.X)
+        return State(jax.tree.map(lambda m: -psi * jnp.mean(m, axis=0), m))
+
+    def diffusion(self, t, y: State, args) -> lx.AbstractLinearOperator:
+        """-ψ √(η/N) √(1 - (1/N) Σ mᵢ²)."""
+        m, N = self.mean_signs(y.X), self.agents.count
+        root = jax.tree.map(lambda m: clipped_sqrt(1 - jnp.mean(m**2, axis=0)) / np.sqrt(N), m)
+        return self._scaled(t, lx.DiagonalLinearOperator(root))
+
+
+class DSignSGD(_MeanSign):
+    """The SDE of x⁺ = x - η ψ(k) (1/N) Σ sign(gᵢ), from the noise's law, in the clock t = k η.
+
+    With mᵢ = 1 - 2 P(∇fᵢ(X) + Zᵢ < 0), coordinate by coordinate, and independent coordinates of Zᵢ:
+
+        dX = -ψ (1/N) Σ mᵢ dt - ψ √(η/N) √(1 - (1/N) Σ mᵢ²) dW,    ψ = ψ(t/η)
+
+    (arXiv 2502.17009). mᵢ = erf(∇fᵢ/(σᵢ√2)) for Gaussian noise, 2 Ξ_ν(∇fᵢ/σᵢ) for Student-t noise
+    with Ξ_ν its distribution function less 1/2, at any ν > 0: no moments of Z are needed.
+
+    Args:
+        agents: f and the noise; it needs a `cdf`. Their compressors are not used.
+        learning_rate: η.
+        schedule: ψ, a function of the step k; 1 unless given.
+
+    Raises:
+        InputError: η not positive, correlated noise, or oracles without a `cdf`.
+    """
+
+    def mean_sign(self, oracle: Oracle, gradient: PyTree) -> PyTree:
+        """1 - 2 P(∇fᵢ + Zᵢ < 0)."""
+        return Sign().mean(oracle, gradient)
+
+
+class LinearizedDSignSGD(_MeanSign):
+    """DSignSGD's SDE where the noise dominates, in the clock t = k η.
+
+    With mᵢ = lᵢ ∇fᵢ(X)/σᵢ, lᵢ/σᵢ = 2 pᵢ(0) for the density pᵢ of Zᵢ, elementwise,
+
+        dX = -ψ (1/N) Σ mᵢ dt - ψ √(η/N) √(1 - (1/N) Σ mᵢ²) dW,    ψ = ψ(t/η),
+
+    the radicand clipped at 0. For agents of one f and one ν the means are l_ν ∇f/σ_{H,1} and
+    (l_ν ∇f/σ_{H,2})² with the harmonic means 1/σ_{H,p}^p = (1/N) Σ 1/σᵢ^p (arXiv 2502.17009): the
+    quietest agent weighs most.
+
+    Args:
+        agents: f and the noise; it needs a `density_at_zero`. Their compressors are not used.
+        learning_rate: η.
+        schedule: ψ, a function of the step k; 1 unless given.
+
+    Raises:
+        InputError: η not positive, correlated noise, or oracles without a `density_at_zero`.
+    """
+
+    def mean_sign(self, oracle: Oracle, gradient: PyTree) -> PyTree:
+        """lᵢ ∇fᵢ/σᵢ."""
+        slope = 2 * oracle.density_at_zero()
+        return jax.tree.map(lambda g: slope * g, gradient)
+
+
+class MajorityVote(DSignSGD):
+    """The SDE of x⁺ = x - η ψ(k) sign(Σ sign(gᵢ)), a vote of N agents, in the clock t = k η.
+
+    With M = P(Σ sign(gᵢ) > 0) - P(Σ sign(gᵢ) < 0) and Q = P(Σ sign(gᵢ) ≠ 0), 1 for odd N,
+
+        dX = -ψ M dt - ψ √η √(Q - M²) dW,    ψ = ψ(t/η):
+
+    the noise of a vote does not fall with N. The signs are independent with means mᵢ, those of
+    `DSignSGD`; their sum is counted agent by agent, in N²/2 operations a coordinate.
+
+    Args:
+        agents: f and the noise; it needs a `cdf`. Their compressors are not used.
+        learning_rate: η.
+        schedule: ψ, a function of the step k; 1 unless given.
+
+    Raises:
+        InputError: η not positive, correlated noise, or oracles without a `cdf`.
+    """
+
+    def drift(self, t, y: State, args) -> State:
+        """-ψ M."""
+        psi, m = self._psi(t), self.mean_signs(y.X)
+        return State(jax.tree.map(lambda m: -psi * _vote(m)[0], m))
+
+    def diffusion(self, t, y: State, args) -> lx.AbstractLinearOperator:
+        """-ψ √η √(Q - M²)."""
+
+        def root(m):
+            M, Q = _vote(m)
+            return clipped_sqrt(Q - M**2)
+
+        m = self.mean_signs(y.X)
+        return self._scaled(t, lx.DiagonalLinearOperator(jax.tree.map(root, m)))
+
+
+def _vote(m: Float[Array, "N ..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """M and Q of independent signs with means m."""
+    N = len(m)
+    positive = [jnp.ones_like(m[0])]  # P(j of the signs so far are positive)
+    for m_i in m:
+        up = [(1 + m_i) / 2 * P for P in positive]
+        down = [(1 - m_i) / 2 * P for P in positive]
+        inner = [u + d for u, d in zip(up[:-1], down[1:], strict=True)]
+        positive = [down[0], *inner, up[-1]]
+    ayes = jnp.sum(jnp.stack(positive[N // 2 + 1 :]), axis=0)
+    noes = jnp.sum(jnp.stack(positive[: (N + 1) // 2]), axis=0)
+    return ayes - noes, ayes + noes
+
+
+def _warn_if_unstable(agents: Agents, learning_rate: Any) -> None:
+    """Says so where the compression's noise is known to outgrow the descent."""
+    problem, N = agents.problem, agents.count
+    if not isinstance(problem, Quadratic):
+        return
+    d = problem.minimizer.size
+    omega = _checks.concrete(jnp.mean(agents.each(lambda _, compressor: compressor.omega(d))))
+    H, eta = _checks.concrete(problem.hessian), _checks.concrete(learning_rate)
+    if omega is None or H is None or eta is None:
+        return
+    largest = H.max() if H.ndim == 1 else np.linalg.eigvalsh(H)[-1]
+    if eta * omega * largest >= 2 * N:
+        warnings.warn(
+            f"learning_rate * omega * curvature = {eta * omega * largest:.4g} >= 2 N = {2 * N}: "
+            "the compression's noise outgrows the descent, and the SDE's second moment is not "
+            "bounded. Medians still mean something.",
+            stacklevel=4,
+        )
