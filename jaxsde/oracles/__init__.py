@@ -2,6 +2,7 @@
 
 from jaxsde.oracles._oracle import Oracle as Oracle
 from jaxsde.oracles.agents import Agents as Agents
+from jaxsde.oracles.agents import AgentsDraw as AgentsDraw
 from jaxsde.oracles.compressors import QSGD as QSGD
 from jaxsde.oracles.compressors import BernoulliK as BernoulliK
 from jaxsde.oracles.compressors import Compressor as Compressor

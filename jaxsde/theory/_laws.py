@@ -82,6 +82,23 @@ def coordinates(
     return lam, np.broadcast_to(value, lam.shape)
 
 
+def covariance_matrix(covariance: ArrayLike, dimension: int) -> Float[np.ndarray, "d d"]:
+    """Σ as a matrix; refuses what is not a covariance of that dimension."""
+    sigma = np.asarray(covariance, float)
+    if sigma.shape not in ((dimension,), (dimension, dimension)):
+        raise _checks.InputError(
+            f"covariance must be {(dimension,)} or {(dimension, dimension)}, got {sigma.shape}"
+        )
+    _checks.finite("covariance", sigma)
+    sigma = np.diag(sigma) if sigma.ndim == 1 else sigma
+    spread = np.max(np.abs(sigma))
+    if not np.allclose(sigma, sigma.T, rtol=0, atol=1e-6 * spread):
+        raise _checks.InputError("covariance must be symmetric")
+    if np.linalg.eigvalsh(sigma)[0] < -1e-6 * spread:
+        raise _checks.InputError("covariance must have no negative eigenvalue")
+    return sigma
+
+
 def check_positive(**constants: ArrayLike) -> None:
     """Refuses a constant that is not positive and finite in every entry, by its name."""
     for name, value in constants.items():

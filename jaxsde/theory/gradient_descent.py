@@ -59,7 +59,7 @@ def moments(
     h = _laws.step_size(law, learning_rate)
     eigenvalues, V = np.linalg.eigh(_laws.hessian_matrix(problem))
     lam = _drift_rates(eigenvalues, learning_rate, law, order)
-    noise = V.T @ _covariance_matrix(covariance, len(lam)) @ V
+    noise = V.T @ _laws.covariance_matrix(covariance, len(lam)) @ V
     t = _laws.times(time)[..., None]
     minimizer = np.asarray(problem.minimizer, float)
     y0 = V.T @ (_laws.point("x0", x0, len(lam)) - minimizer)
@@ -102,7 +102,7 @@ def stationary_covariance(
         raise _checks.InputError(
             f"no stationary law: the chain is unstable, step * curvature = {h * lam[-1]:g} >= 2"
         )
-    noise = V.T @ _covariance_matrix(covariance, len(lam)) @ V
+    noise = V.T @ _laws.covariance_matrix(covariance, len(lam)) @ V
     return V @ (learning_rate * noise / -_pair_rates(lam, h)) @ V.T
 
 
@@ -358,20 +358,3 @@ def _drift_rates(eigenvalues, learning_rate, law, order):
 def _pair_rates(lam: Float[np.ndarray, " d"], h: float) -> Float[np.ndarray, "d d"]:
     """rᵢⱼ = ((1 - h λᵢ)(1 - h λⱼ) - 1) / h = -(λᵢ + λⱼ) + h λᵢ λⱼ."""
     return -np.add.outer(lam, lam) + h * np.outer(lam, lam)
-
-
-def _covariance_matrix(covariance: ArrayLike, dimension: int) -> Float[np.ndarray, "d d"]:
-    """Σ as a matrix; refuses what is not a covariance of that dimension."""
-    sigma = np.asarray(covariance, float)
-    if sigma.shape not in ((dimension,), (dimension, dimension)):
-        raise _checks.InputError(
-            f"covariance must be {(dimension,)} or {(dimension, dimension)}, got {sigma.shape}"
-        )
-    _checks.finite("covariance", sigma)
-    sigma = np.diag(sigma) if sigma.ndim == 1 else sigma
-    spread = np.max(np.abs(sigma))
-    if not np.allclose(sigma, sigma.T, rtol=0, atol=1e-6 * spread):
-        raise _checks.InputError("covariance must be symmetric")
-    if np.linalg.eigvalsh(sigma)[0] < -1e-6 * spread:
-        raise _checks.InputError("covariance must have no negative eigenvalue")
-    return sigma

@@ -1,40 +1,25 @@
-"""Batch-size scaling rules: how hyperparameters change with the batch so that the SDE stays.
-
-A record of hyperparameters is a mapping with some of the keys learning_rate, b1, b2, decay, eps,
-weight_decay, l2_regularization and batch_size, plain numbers all. A rule returns a new record with
-the same keys. l2_regularization belongs to the loss, and no rule changes it.
-
-Rules compose, rule(rule(hp, a), b) = rule(hp, a b), and invert, rule(rule(hp, a), 1/a) = hp, to
-rounding. A batch_size need not be whole: below 1 it is synthetic, as SVAG makes it.
-"""
+"""How hyperparameters follow the batch size, so that the SDE stays."""
 
 import math
-from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from jaxsde import _checks
-
-Hyperparameters = Mapping[str, float]
-Rule = Callable[[Hyperparameters, float], dict[str, float]]
-
-_CHECKS = {
-    "learning_rate": _checks.positive_number,
-    "b1": _checks.fraction,
-    "b2": _checks.fraction,
-    "decay": _checks.fraction,
-    "eps": _checks.nonnegative,
-    "weight_decay": _checks.nonnegative,
-    "l2_regularization": _checks.nonnegative,
-    "batch_size": _checks.positive_number,
-}
-_BETAS = ("b1", "b2", "decay")
+from jaxsde.theory.scaling._records import (
+    BETAS,
+    Hyperparameters,
+    Rule,
+    check,
+    multiplied,
+    refuse_adaptive,
+    refuse_compression,
+)
 
 
 def linear(hp: Hyperparameters, factor: float) -> dict[str, float]:
     """SGD's rule: B → κ B with η → κ η, all else unchanged.
 
     Keeps η/B, hence the order-1 SDE in t = k η, dX = -(∇f + θ X) dt + √(η/B) Σ^(1/2) dW. κ B
-    samples a step at κ η a step are the same time per sample.
+    samples a step at κ η a step are the same time per sample. For each of N agents alike (DSGD).
 
     Args:
         hp: the record.
@@ -42,17 +27,13 @@ def linear(hp: Hyperparameters, factor: float) -> dict[str, float]:
 
     Raises:
         InputError: a key or value that the record cannot have, an adaptive method's key (b1, b2,
-            decay, eps), or κ not positive.
+            decay, eps), ω > 0, or κ not positive.
     """
-    _check(hp)
+    check(hp)
     _checks.positive_number("factor", factor)
-    adaptive = [name for name in (*_BETAS, "eps") if name in hp]
-    if adaptive:
-        raise _checks.InputError(
-            f"the linear rule is SGD's, and {', '.join(adaptive)} an adaptive method's: "
-            "take square_root or bound_preserving"
-        )
-    return _scaled(hp, learning_rate=factor, batch_size=factor)
+    refuse_adaptive(hp, "the linear rule is SGD's")
+    refuse_compression(hp)
+    return multiplied(hp, learning_rate=factor, batch_size=factor)
 
 
 def square_root(hp: Hyperparameters, factor: float) -> dict[str, float]:
@@ -70,15 +51,17 @@ def square_root(hp: Hyperparameters, factor: float) -> dict[str, float]:
         factor: κ > 0.
 
     Raises:
-        InputError: a key or value that the record cannot have, κ not positive, or κ (1 - β) > 1,
-            which no β ≥ 0 satisfies.
+        InputError: a key or value that the record cannot have, ω > 0, κ not positive, or
+            κ (1 - β) > 1, which no β ≥ 0 satisfies.
     """
-    _check(hp)
+    check(hp)
     _checks.positive_number("factor", factor)
+    refuse_compression(hp)
     root = math.sqrt(factor)
     betas = _forgetting(hp, factor, 1)
     return (
-        _scaled(hp, learning_rate=root, batch_size=factor, eps=1 / root, weight_decay=root) | betas
+        multiplied(hp, learning_rate=root, batch_size=factor, eps=1 / root, weight_decay=root)
+        | betas
     )
 
 
@@ -97,15 +80,17 @@ def bound_preserving(hp: Hyperparameters, factor: float) -> dict[str, float]:
         factor: δ > 0.
 
     Raises:
-        InputError: a key or value that the record cannot have, δ not positive, or √δ (1 - β) > 1,
-            which no β ≥ 0 satisfies.
+        InputError: a key or value that the record cannot have, ω > 0, δ not positive, or
+            √δ (1 - β) > 1, which no β ≥ 0 satisfies.
     """
-    _check(hp)
+    check(hp)
     _checks.positive_number("factor", factor)
+    refuse_compression(hp)
     root = math.sqrt(factor)
     betas = _forgetting(hp, factor, 1 / 2)
     return (
-        _scaled(hp, learning_rate=root, batch_size=factor, eps=1 / root, weight_decay=root) | betas
+        multiplied(hp, learning_rate=root, batch_size=factor, eps=1 / root, weight_decay=root)
+        | betas
     )
 
 
@@ -171,10 +156,14 @@ def to_scaled(hp: Hyperparameters, sigma: float) -> Scaled:
         sigma: σ, the scale of one sample's gradient noise.
 
     Raises:
-        InputError: a key or value that the record cannot have, no learning_rate, or σ not positive.
+        InputError: a key or value that the record cannot have, agents or omega, which these units
+            do not know, no learning_rate, or σ not positive.
     """
-    _check(hp)
+    check(hp)
     _checks.positive_number("sigma", sigma)
+    for name in ("agents", "omega"):
+        if name in hp:
+            raise _checks.InputError(f"{name} has no scaled form: leave it out of the record")
     if "learning_rate" not in hp:
         raise _checks.InputError("learning_rate is missing from the record")
     eta = hp["learning_rate"]
@@ -225,23 +214,13 @@ def from_scaled(scaled: Scaled, sigma: float) -> dict[str, float]:
                 eta**2 * rate,
                 f"learning_rate = {eta:g}; the largest that goes is {rate**-0.5:.6g}",
             )
-    _check(hp)
+    check(hp)
     return hp
-
-
-def _check(hp: Hyperparameters) -> None:
-    for name, value in hp.items():
-        _checks.known("hyperparameter", name, _CHECKS)
-        _CHECKS[name](name, value)
-
-
-def _scaled(hp: Hyperparameters, **factors: float) -> dict[str, float]:
-    return {name: value * factors.get(name, 1) for name, value in hp.items()}
 
 
 def _forgetting(hp: Hyperparameters, factor: float, power: float) -> dict[str, float]:
     """The record's βs with 1 - β multiplied by factor^power."""
-    betas = {name: hp[name] for name in _BETAS if name in hp}
+    betas = {name: hp[name] for name in BETAS if name in hp}
     largest = min((1 / (1 - beta) for beta in betas.values()), default=math.inf) ** (1 / power)
     return {
         name: _beta(
