@@ -15,6 +15,7 @@ from jaxsde.engine import EulerMaruyama as EulerMaruyama
 from jaxsde.engine import Progress as Progress
 from jaxsde.engine import RandomStart as RandomStart
 from jaxsde.engine import SimplifiedWeakEuler as SimplifiedWeakEuler
+from jaxsde.engine import clipped as clipped
 from jaxsde.engine import load as load
 from jaxsde.engine import of_state as of_state
 from jaxsde.engine import simulate as simulate

@@ -13,7 +13,8 @@ import numpy as np
 
 from jaxsde import _checks, engine, oracles, plotting, problems
 from jaxsde.analysis import Comparison, compare, with_error
-from jaxsde.engine import Ensemble
+from jaxsde.analysis.compare import Estimates, doubt, estimates
+from jaxsde.engine import Ensemble, Estimate
 from jaxsde.families import Laws, Setting, family
 from jaxsde.processes import Paired
 
@@ -212,12 +213,11 @@ def _print(
     import rich.table
 
     console = rich.console.Console(highlight=False)
-    console.print(
-        f"\n{about}.\nExpected loss over {ensemble.paths:,} paths of each; in parentheses one "
-        "standard\nerror in units of the last digits."
-    )
+    found = estimates(ensemble, "loss")
+    laws = laws if found.statistic == "mean" else _beside_medians(laws)
+    console.print(f"\n{about}.\n{_heading(ensemble, found)}")
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
-    columns = _columns(ensemble, laws, rows)
+    columns = _columns(ensemble, found, laws, rows)
     for header, _ in columns:
         table.add_column(header, justify="right", no_wrap=True)
     for cells in zip(*[cells for _, cells in columns], strict=True):
@@ -228,20 +228,38 @@ def _print(
         console.print(line, soft_wrap=True)
 
 
-def _columns(ensemble: Ensemble, laws: Laws, rows: np.ndarray) -> list[tuple[str, list[str]]]:
+def _heading(ensemble: Ensemble, found: Estimates) -> str:
+    error = "in parentheses one standard\nerror in units of the last digits."
+    if found.statistic == "mean":
+        return f"Expected loss over {ensemble.paths:,} paths of each; {error}"
+    size = ensemble.sample["difference.loss"].shape[-1]
+    return f"Median loss over the first {size:,} paths of each; {error}\n{doubt(found.heaviest)}."
+
+
+def _beside_medians(laws: Laws) -> Laws:
+    """Without expected losses, which medians are not compared with."""
+    if laws.optimizer is None and laws.solver is None and laws.sde is None:
+        return laws
+    return Laws(None, None, None, about="known of means only, so not shown beside medians")
+
+
+def _columns(
+    ensemble: Ensemble, found: Estimates, laws: Laws, rows: np.ndarray
+) -> list[tuple[str, list[str]]]:
     """Headers and cells; a law known at all times stands to the right of the run it is about.
 
     Laws known at stationarity only make a last row.
     """
     diverged = ensemble.diverged("difference.loss")[rows]
+    median = "\nmedian" if found.statistic == "median" else ""
     columns = [
         ("time", [f"{ensemble.time[t]:.4g}" for t in rows]),
-        ("optimizer", _with_errors(ensemble, "optimizer.loss", rows)),
+        (f"optimizer{median}", _with_errors(found.first, rows)),
         ("its law", _curve(laws.optimizer)),
-        ("SDE", _with_errors(ensemble, "sde.loss", rows)),
+        (f"SDE{median}", _with_errors(found.second, rows)),
         ("law as\nsolved", _curve(laws.solver)),
         ("law", _curve(laws.sde)),
-        ("optimizer\n- SDE", _with_errors(ensemble, "difference.loss", rows)),
+        ("optimizer\n- SDE", _with_errors(found.difference, rows)),
         ("diverged", [f"{count:,}" for count in diverged] if diverged.any() else []),
     ]
     columns = [(header, cells) for header, cells in columns if cells]
@@ -292,6 +310,6 @@ def _integrator_line(solved: np.ndarray, law: Any, time: np.ndarray) -> str:
     )
 
 
-def _with_errors(ensemble: Ensemble, name: str, rows: np.ndarray) -> list[str]:
-    means, errors = ensemble.mean(name)[rows], ensemble.standard_error(name)[rows]
-    return [with_error(*pair) for pair in zip(means, errors, strict=True)]
+def _with_errors(estimate: Estimate, rows: np.ndarray) -> list[str]:
+    pairs = zip(estimate.value[rows], estimate.standard_error[rows], strict=True)
+    return [with_error(*pair) for pair in pairs]

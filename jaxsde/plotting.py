@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxsde import _checks, _files
 from jaxsde.analysis import Comparison
+from jaxsde.analysis.compare import estimates
 from jaxsde.engine import Ensemble
 from jaxsde.families import Laws
 
@@ -62,22 +63,28 @@ def expected(
     law_time: np.ndarray | None = None,
     observable: str = "loss",
 ) -> Any:
-    """E of the observable on both sides, ± 2 standard errors, with the laws."""
+    """E of the observable on both sides, ± 2 standard errors, with the laws.
+
+    Its medians, without laws, where the mean may not exist.
+    """
+    found = estimates(ensemble, observable)
     lowest, top, shown = np.inf, -np.inf, _shown(ensemble.time)
     time = ensemble.time[shown]
-    for side, color, style in (("optimizer", OPTIMIZER, "-"), ("sde", SDE, "--")):
-        mean = ensemble.mean(f"{side}.{observable}")[shown]
-        error = 2 * ensemble.standard_error(f"{side}.{observable}")[shown]
-        label = "SDE" if side == "sde" else side
-        axes.plot(time, mean, style, color=color, label=label)
-        axes.fill_between(time, mean - error, mean + error, color=color, alpha=0.2, lw=0)
-        known = mean[np.isfinite(mean)]
+    sides = (("optimizer", found.first, OPTIMIZER, "-"), ("SDE", found.second, SDE, "--"))
+    for label, estimate, color, style in sides:
+        value, error = estimate.value[shown], 2 * estimate.standard_error[shown]
+        axes.plot(time, value, style, color=color, label=label)
+        axes.fill_between(time, value - error, value + error, color=color, alpha=0.2, lw=0)
+        known = value[np.isfinite(value)]
         lowest, top = min([lowest, *known]), max([top, *known])
-    if laws is not None and law_time is not None:
+    means = found.statistic == "mean"
+    if means and laws is not None and law_time is not None:
         _laws(axes, laws, law_time)
     if lowest > 0 and top > 10 * lowest:
         axes.set_yscale("log")
-    axes.set_ylabel(f"expected {observable}")
+    axes.set_ylabel(
+        f"expected {observable}" if means else f"median {observable}; the mean may not exist"
+    )
     axes.legend(frameon=False)
     _tidy(axes)
     return axes
@@ -113,7 +120,8 @@ def difference(axes: Any, comparison: Comparison, observable: str = "loss") -> A
         label=f"{comparison.confidence:.0%} band over all times",
     )  # fmt: skip
     axes.plot(time, found.value[shown], color=LAW)
-    axes.set(xlabel="time", ylabel=f"{observable}: optimizer - SDE")
+    what = "" if found.statistic == "mean" else "median "
+    axes.set(xlabel="time", ylabel=f"{what}{observable}: optimizer - SDE")
     if np.any(np.isfinite(upper) & (upper > lower)):
         ends = np.abs([lower, upper])
         reach = np.max(ends[np.isfinite(ends)])

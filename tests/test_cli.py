@@ -61,6 +61,53 @@ def test_student_t_noise_and_float64(tmp_path, capsys):
     assert "none known" in capsys.readouterr().out
 
 
+def cells(estimates):
+    """What the table would show of an estimate at the times after the start."""
+    return [with_error(*pair) for pair in zip(*estimates, strict=True)][1:]
+
+
+PARTS = ("optimizer.loss", "sde.loss", "difference.loss")
+WELL = ["--problem", "double-well", "--paths", "2500"]
+STUDENT = ["--noise", "student-t", "--degrees-of-freedom", "2.5"]
+
+
+def test_where_the_mean_may_not_exist_medians_are_shown(tmp_path, capsys):
+    run(tmp_path, "sgd", *WELL, *STUDENT)  # E x⁴ of a law whose third moment is infinite
+    printed = capsys.readouterr().out
+    ensemble = jaxsde.load(tmp_path / "track-sgd-double-well.nc")
+    for name in PARTS:
+        for mean in cells((ensemble.mean(name), ensemble.standard_error(name))):
+            assert mean not in printed
+    for side in PARTS[:2]:
+        assert set(cells(ensemble.median(side))) <= set(printed.split())
+    assert "Median loss over the first 2,500 paths" in printed
+    text = " ".join(printed.split())
+    assert re.search(r"One path in the sample carries \d+% of the variance, so the mean or", text)
+    assert re.search(r"(The medians differ|medians shown) \(2,500 paths", text)
+    assert "Expected loss" not in printed
+    assert max(map(len, printed.split("laws:")[0].splitlines())) <= 80
+
+
+def test_no_law_of_means_stands_beside_medians(tmp_path, capsys):
+    run(tmp_path, "sgd", "--paths", "2500", *STUDENT)
+    printed = capsys.readouterr().out
+    assert "laws: known of means only, so not shown beside medians." in printed
+    for words in ("its law", "law as", "The integrator moves", "closed forms"):
+        assert words not in printed
+
+
+def test_where_means_exist_they_are_shown(tmp_path, capsys):
+    run(tmp_path, "sgd", *WELL)
+    printed = capsys.readouterr().out
+    ensemble = jaxsde.load(tmp_path / "track-sgd-double-well.nc")
+    for name in PARTS:
+        shown = cells((ensemble.mean(name), ensemble.standard_error(name)))
+        assert set(shown) <= set(printed.split())
+    assert "Expected loss over 2,500 paths of each" in printed
+    for words in ("edian", "may not exist"):
+        assert words not in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -5,7 +5,7 @@ import pytest
 
 from jaxsde import OptimizerProcess, Paired, SDEProcess, compare, plotting, simulate
 from jaxsde.families import Laws
-from jaxsde.oracles import GaussianNoise
+from jaxsde.oracles import GaussianNoise, StudentTNoise
 from jaxsde.problems import Quadratic
 from jaxsde.sdes import SGD
 
@@ -36,8 +36,33 @@ def test_the_figure_shows_what_was_computed(ensemble):
     assert lines["law of the SDE, stationary level"].get_ydata()[0] == 0.05
     value = comparison.differences["loss"].value[1:]
     np.testing.assert_array_equal(difference.get_lines()[1].get_ydata(), value)
+    assert mean.get_ylabel() == "expected loss"
+    assert difference.get_ylabel() == "loss: optimizer - SDE"
     assert final.get_title() == "law at time 1"
     assert final.get_legend_handles_labels()[1] == ["optimizer", "SDE"]
+
+
+def test_where_the_mean_may_not_exist_the_figure_shows_medians():
+    oracle = StudentTNoise(Quadratic([1.0, 2.0]), 0.4, 2.2)
+    pair = Paired(
+        OptimizerProcess(optax.sgd, {"learning_rate": 0.1}, oracle),
+        SDEProcess(SGD(oracle, 0.1), 0.05),
+        2,
+    )
+    ensemble = simulate(
+        pair, np.ones(2, np.float32), steps=10, paths=2500, key=jax.random.key(2), records=5
+    )
+    laws = Laws(ensemble.mean("optimizer.loss"), None, 0.05, about="")
+    figure = plotting.track(ensemble, compare(ensemble), laws, ensemble.time)
+    values, _, difference = figure.axes
+    lines = {line.get_label(): line.get_ydata() for line in values.get_lines()}
+    assert set(lines) == {"optimizer", "SDE"}
+    median = [ensemble.median(f"{side}.loss").value[1:] for side in ("optimizer", "sde")]
+    np.testing.assert_array_equal(lines["optimizer"], median[0])
+    np.testing.assert_array_equal(lines["SDE"], median[1])
+    np.testing.assert_array_equal(difference.get_lines()[1].get_ydata(), median[0] - median[1])
+    assert values.get_ylabel() == "median loss; the mean may not exist"
+    assert difference.get_ylabel() == "median loss: optimizer - SDE"
 
 
 def test_a_figure_that_cannot_be_written_leaves_nothing(ensemble, tmp_path):

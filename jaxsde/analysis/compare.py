@@ -1,4 +1,4 @@
-"""Does the SDE differ from the optimizer? Differences of means with honest error bars."""
+"""Does the SDE differ from the optimizer? Differences of means, or medians, with their errors."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -8,9 +8,10 @@ import scipy.stats
 from jaxtyping import Float
 
 from jaxsde import _checks
-from jaxsde.engine import Ensemble
+from jaxsde.engine import Ensemble, Estimate
 
 PAIRED = "difference."
+HEAVY = 0.1  # the share of one path in the sampled variance at which a mean is not believed
 
 
 class Largest(NamedTuple):
@@ -22,12 +23,12 @@ class Largest(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """The difference of two means of one observable, first - second, over T times.
+    """The difference of two means, or medians, of one observable, first - second, over T times.
 
     Fields, each `(T, ...)`: the means `first` and `second`, the difference's `value` and
     `standard_error`, and the ends `lower`, `upper` of the simultaneous confidence band. `survivors`
-    is the smallest share of paths used at any time; `heaviest` the share of the sampled variance
-    that a single path carries, the median over times: of order 1 where the variance is infinite.
+    is the smallest share of paths used at any time; `heaviest` the largest `Ensemble.heaviest` of
+    what is compared; `statistic` is "mean" or "median", over so many `paths`.
     """
 
     first: Float[np.ndarray, "T ..."]
@@ -38,6 +39,8 @@ class Difference:
     upper: Float[np.ndarray, "T ..."]
     survivors: float
     heaviest: float
+    statistic: str
+    paths: int
 
     @property
     def largest(self) -> Largest:
@@ -87,37 +90,85 @@ class Comparison:
         return "\n".join(lines)
 
     def _line(self, name: str, found: Difference) -> str:
-        size = f"{self.paths:,} paths, {self.confidence:.0%} confidence over all times"
+        size = f"{found.paths:,} paths, {self.confidence:.0%} confidence over all times"
+        text, differ, same = f"{name}: ", "the two differ", "no difference shown"
         if found.heaviest > HEAVY:
-            return (
-                f"{name}: no verdict on means. One path in the sample carries "
-                f"{found.heaviest:.0%} of the variance, so the mean or its error may not exist: "
-                "compare quantiles."
-            )
+            text += f"no verdict on means. {doubt(found.heaviest)}: compare quantiles."
+            if found.statistic == "mean":
+                return text
+            differ, same = " The medians differ", " No difference of the medians shown"
         if found.shown:
             z, index = found.largest
-            text = (
-                f"{name}: the two differ ({size}). Clearest at t = {self.time[index[0]]:.4g}, by "
+            text += (
+                f"{differ} ({size}). Clearest at t = {self.time[index[0]]:.4g}, by "
                 f"{with_error(found.value[index], found.standard_error[index])}, "
-                f"{z:.1f} standard errors{self._share(found.value[index], found.first[index])}."
+                f"{z:.1f} standard errors{self._share(found, found.value[index], index)}."
             )
         else:
             bound, index = found.resolution
-            text = (
-                f"{name}: no difference shown ({size}). What the band still allows is at most "
-                f"{bound:.2g}{self._share(bound, found.first[index])}, "
+            text += (
+                f"{same} ({size}). What the band still allows is at most "
+                f"{bound:.2g}{self._share(found, bound, index)}, "
                 f"at t = {self.time[index[0]]:.4g}."
             )
         if found.survivors < 1:
             text += f" Conditional on survival: only {found.survivors:.1%} of the paths are left."
         return text
 
-    def _share(self, part: float, whole: float) -> str:
-        return f" ({abs(part / whole):.2%} of the {self.first}'s mean)" if whole else ""
+    def _share(self, found: Difference, part: float, index: tuple[int, ...]) -> str:
+        whole, of = found.first[index], f"the {self.first}'s {found.statistic}"
+        return f" ({abs(part / whole):.2%} of {of})" if whole else ""
 
 
-HEAVY = 0.1  # the share of one path in the sampled variance at which errors are not believed
-ENOUGH = 2000  # finite values that a share is taken from; in fewer, one path may well be heavy
+class Estimates(NamedTuple):
+    """What stands for the two sides of a comparison and for their difference, first - second."""
+
+    first: Estimate
+    second: Estimate
+    difference: Estimate
+    statistic: str
+    heaviest: float
+
+
+def estimates(ensemble: Ensemble, observable: str) -> Estimates:
+    """Means of both sides of a `Paired` ensemble, or medians where a path on a side is too heavy.
+
+    The standard error of two medians' difference is √(e₁² + e₂² - 2 ρ e₁ e₂), with the quadrant
+    correlation ρ = Σ s₁ s₂ / √(n₁ n₂) of s = sign(v - median), since to first order a median is
+    off by Σ s / (2 n p) where p is the density there (Bahadur 1966).
+    """
+    names = [side + observable for side in ("optimizer.", "sde.", PAIRED)]
+    shares = [ensemble.heaviest(name) for name in names]
+    if max(shares[:2]) <= HEAVY:
+        means = [_mean(ensemble, name) for name in names]
+        return Estimates(means[0], means[1], means[2], "mean", max(shares))
+    a, b = (ensemble.median(name) for name in names[:2])
+    e1, e2 = a.standard_error, b.standard_error
+    scores = [
+        _scores(ensemble.sample[name], of.value) for name, of in zip(names[:2], (a, b), strict=True)
+    ]
+    rho = np.sum(scores[0] * scores[1], axis=-1)
+    error = np.sqrt((e1 - e2) ** 2 + 2 * (1 - rho) * e1 * e2)
+    return Estimates(a, b, Estimate(a.value - b.value, error), "median", max(shares))
+
+
+def _scores(sample: Float[np.ndarray, "T *shape s"], median: Float[np.ndarray, "T *shape"]) -> Any:
+    """sign(v - median) / √n of the n finite values; 0 for what diverged."""
+    finite = np.isfinite(sample)
+    off = np.where(finite, sample - median[..., None], 0)
+    return np.sign(off) / np.sqrt(np.maximum(np.sum(finite, axis=-1, keepdims=True), 1))
+
+
+def _mean(ensemble: Ensemble, name: str) -> Estimate:
+    return Estimate(ensemble.mean(name), ensemble.standard_error(name))
+
+
+def doubt(heaviest: float) -> str:
+    """Why a mean is not to be believed."""
+    return (
+        f"One path in the sample carries {heaviest:.0%} of the variance, so the mean or its error "
+        "may not exist"
+    )
 
 
 def with_error(value: Any, error: Any) -> str:
@@ -134,6 +185,9 @@ def compare(
     first: Ensemble, second: Ensemble | None = None, *, confidence: float = 0.95
 ) -> Comparison:
     """Compares an optimizer with an SDE by the means of their observables.
+
+    Where one path carries more than a tenth of a side's variance its mean may not exist, and
+    medians are compared; where only of the difference's, no verdict is given.
 
     The band is first - second ± c standard errors, with c from Student's t at Šidák's level
     1 - confidence^(1/m) for the m differences in the comparison (all observables, times and
@@ -193,14 +247,7 @@ def _paired(ensemble: Ensemble) -> dict[str, Difference]:
             "compare takes an ensemble of a Paired process, or two ensembles of different keys"
         )
     return {
-        name: _difference(
-            ensemble.mean(f"optimizer.{name}"),
-            ensemble.mean(f"sde.{name}"),
-            ensemble.mean(PAIRED + name),
-            ensemble.standard_error(PAIRED + name),
-            [(ensemble, PAIRED + name)],
-        )
-        for name in names
+        name: _difference(estimates(ensemble, name), [(ensemble, PAIRED + name)]) for name in names
     }
 
 
@@ -220,37 +267,40 @@ def _unpaired(first: Ensemble, second: Ensemble) -> dict[str, Difference]:
         )
     found = {}
     for name in names:
-        a, b = first.mean(name), second.mean(name)
-        if a.shape != b.shape:
+        shapes = [ensemble.mean(name).shape[1:] for ensemble in (first, second)]
+        if shapes[0] != shapes[1]:
             raise _checks.InputError(
-                f"observable {name!r} has shape {a.shape[1:]} in one ensemble and {b.shape[1:]} in "
+                f"observable {name!r} has shape {shapes[0]} in one ensemble and {shapes[1]} in "
                 "the other"
             )
-        error = np.hypot(first.standard_error(name), second.standard_error(name))
-        found[name] = _difference(a, b, a - b, error, [(first, name), (second, name)])
+        found[name] = _difference(
+            _independent(first, second, name), [(first, name), (second, name)]
+        )
     return found
 
 
-def _difference(first, second, value, error, parts: list[tuple[Ensemble, str]]) -> Difference:
+def _independent(first: Ensemble, second: Ensemble, name: str) -> Estimates:
+    """As `estimates`, of independent sides."""
+    heaviest = max(ensemble.heaviest(name) for ensemble in (first, second))
+    statistic = "median" if heaviest > HEAVY else "mean"
+    of = Ensemble.median if heaviest > HEAVY else _mean
+    a, b = of(first, name), of(second, name)
+    error = np.hypot(a.standard_error, b.standard_error)
+    return Estimates(a, b, Estimate(a.value - b.value, error), statistic, heaviest)
+
+
+def _difference(found: Estimates, parts: list[tuple[Ensemble, str]]) -> Difference:
     """With an error of at least the means' rounding, so that none is mistaken for a difference."""
+    first, second, value = found.first.value, found.second.value, found.difference.value
     ulp = max(np.finfo(e.settings["dtype"]).eps for e, _ in parts)
     rounding = 4 * ulp * np.maximum(np.abs(first), np.abs(second))
-    error = np.hypot(error, rounding)
+    error = np.hypot(found.difference.standard_error, rounding)
     survivors = min(float(np.min(e.used(name))) / e.paths for e, name in parts)
-    heaviest = max(_heaviest(e.sample[name]) for e, name in parts)
-    return Difference(first, second, value, error, value, value, survivors, heaviest)
-
-
-def _heaviest(sample: Float[np.ndarray, "T *shape s"]) -> float:
-    """The share of the sampled variance that one path carries, the median over varying times."""
-    rows = sample.reshape(-1, sample.shape[-1]).astype(np.float64)
-    shares = []
-    for row in rows:
-        finite = row[np.isfinite(row)]
-        square = (finite - np.median(finite)) ** 2 if finite.size >= ENOUGH else np.zeros(0)
-        if square.any():
-            shares.append(square.max() / square.sum())
-    return float(np.median(shares)) if shares else 0.0
+    median = found.statistic == "median"
+    paths = min(e.sample[name].shape[-1] if median else e.paths for e, name in parts)
+    return Difference(
+        first, second, value, error, value, value, survivors, found.heaviest, found.statistic, paths
+    )
 
 
 def _pathwise_equal(ensemble: Ensemble) -> bool:

@@ -3,6 +3,7 @@
 from jaxsde.engine.devices import CPU_OPTIONS as CPU_OPTIONS
 from jaxsde.engine.devices import use_all_cores as use_all_cores
 from jaxsde.engine.ensemble import Ensemble as Ensemble
+from jaxsde.engine.ensemble import Estimate as Estimate
 from jaxsde.engine.ensemble import Quantile as Quantile
 from jaxsde.engine.ensemble import load as load
 from jaxsde.engine.evolve import Process as Process
@@ -17,6 +18,7 @@ from jaxsde.engine.noise import Rademacher as Rademacher
 from jaxsde.engine.noise import StudentT as StudentT
 from jaxsde.engine.noise import Uniform as Uniform
 from jaxsde.engine.observables import Observable as Observable
+from jaxsde.engine.observables import clipped as clipped
 from jaxsde.engine.observables import of_state as of_state
 from jaxsde.engine.observables import with_covariance as with_covariance
 from jaxsde.engine.schemes import EulerMaruyama as EulerMaruyama

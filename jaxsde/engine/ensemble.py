@@ -2,15 +2,26 @@
 
 import json
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
 import scipy.stats
 from jaxtyping import Float, Int
+from scipy.stats import mstats
 
 from jaxsde import _checks, _files
 from jaxsde.engine.statistics import Moments, over
+
+ENOUGH = 2000  # finite values that a share is taken from; in fewer, one path may well be heavy
+
+
+class Estimate(NamedTuple):
+    """An estimate and its Monte Carlo error, each `(T, ...)`."""
+
+    value: Float[np.ndarray, "..."]
+    standard_error: Float[np.ndarray, "..."]
 
 
 class Quantile(NamedTuple):
@@ -115,6 +126,52 @@ class Ensemble(eqx.Module):
         value = np.where(n > 0, value, np.nan)
         return Quantile(value, _order(values, lower, n), _order(values, upper, n))
 
+    def median(self, name: str) -> Estimate:
+        """The median of the sample's finite values; it exists for every law.
+
+        Its error is Maritz and Jarrett's (1978), undefined (nan) for fewer than 3 values. Like
+        `quantile` and every mean it is conditional on survival: a path that overflows soon is nan,
+        so that neither ±inf nor nan is ranked.
+        """
+        return Estimate(self.quantile(name, 0.5).value, self._of_rows(name, _maritz_jarrett))
+
+    def trimmed_mean(self, name: str, cut: float = 0.05) -> Estimate:
+        """The mean of the sample's n finite values but ⌊cut n⌋ at each end, for every law.
+
+        It estimates E[v | q < v < q'] between the quantiles of cut and 1 - cut, the mean itself
+        only under symmetry. Its error is Tukey and McLaughlin's (1963), with s_w the Winsorised
+        values' standard deviation: s_w / ((1 - 2 cut) √n), undefined (nan) for n < 2.
+
+        Args:
+            name: of the observable.
+            cut: the share removed at each end.
+
+        Raises:
+            InputError: cut outside (0, 1/2).
+        """
+        if not 0 < cut < 0.5:
+            raise _checks.InputError(f"cut must lie between 0 and 1/2, got {cut!r}")
+
+        def mean(values):
+            return scipy.stats.trim_mean(values, cut) if values.size else np.nan
+
+        def error(values):
+            if values.size < 2:
+                return np.nan
+            unit, scale = _standardized(values, 1e150)  # squares exist
+            return scale * mstats.trimmed_stde(unit, (cut, cut))
+
+        return Estimate(self._of_rows(name, mean), self._of_rows(name, error))
+
+    def heaviest(self, name: str) -> float:
+        """The share of the sampled variance that one path carries, the median over varying times.
+
+        Of order 1 where the variance is infinite, and then the mean may not exist either; 0 where
+        fewer than 2,000 values are finite, too few to tell.
+        """
+        shares = self._of_rows(name, _heaviest)
+        return float(np.median(shares[shares > 0])) if np.any(shares > 0) else 0.0
+
     def to_xarray(self):
         """The ensemble as a labelled `xarray.Dataset`: `<name>.mean`, `.variance`, ... over time.
 
@@ -146,6 +203,14 @@ class Ensemble(eqx.Module):
         _checks.extra("h5netcdf", "io")
         with _files.atomic(path) as temporary:
             self.to_xarray().to_netcdf(temporary, engine="h5netcdf")
+
+    def _of_rows(self, name: str, statistic: Callable[[np.ndarray], Any]) -> np.ndarray:
+        """A statistic of the sample's finite values at each time, in each component."""
+        self._of(name)
+        *shape, size = self.sample[name].shape
+        rows = self.sample[name].reshape(-1, size).astype(np.float64)
+        values = [statistic(row[np.isfinite(row)]) for row in rows]
+        return np.array(values, np.float64).reshape(shape)
 
     def _of(self, name: str) -> Moments:
         _checks.known("observable", name, self.moments)
@@ -185,6 +250,29 @@ def load(path: str | os.PathLike) -> Ensemble:
 def _per_degree(deviation: np.ndarray, used: np.ndarray) -> np.ndarray:
     degrees = over(used - 1, deviation)
     return np.where(degrees > 0, deviation / np.maximum(degrees, 1), np.nan)
+
+
+def _maritz_jarrett(values: np.ndarray) -> float:
+    """The median's standard error, to which nothing beyond a million times the spread adds."""
+    if values.size < 3:
+        return np.nan
+    unit, scale = _standardized(values, 1e6)
+    return scale * mstats.mjci(unit, [0.5])[0]
+
+
+def _standardized(values: np.ndarray, bound: float) -> tuple[np.ndarray, float]:
+    """(v - median) / scale within ±bound, and scale, the median of |v - median|."""
+    deviation = values - np.median(values)
+    scale = float(np.median(np.abs(deviation))) or 1.0
+    with np.errstate(over="ignore"):
+        return np.clip(deviation / scale, -bound, bound), scale
+
+
+def _heaviest(values: np.ndarray) -> float:
+    """The largest (v - median)² over their sum; 0 for equal or too few values."""
+    deviation = np.abs(values - np.median(values)) if values.size >= ENOUGH else np.zeros(1)
+    largest = deviation.max()
+    return 1 / np.sum((deviation / largest) ** 2) if largest > 0 else 0.0
 
 
 def _order(values: np.ndarray, index: np.ndarray, n: np.ndarray) -> np.ndarray:

@@ -1,12 +1,14 @@
 """What is read off a path at a recorded time."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+import numpy as np
+from jaxtyping import Array, Float, PyTree
 
 from jaxsde import _checks
 
@@ -16,7 +18,7 @@ SMALL = 16  # coordinates up to which the position is an observable by default
 class Observable(eqx.Module):
     """A function of the position, or of the state, with what is kept of it.
 
-    `of_state` and `with_covariance` make one; a plain function needs none.
+    `of_state`, `with_covariance` and `clipped` make one; a plain function needs none.
     """
 
     fn: Callable[[Any], Array]
@@ -34,6 +36,51 @@ def with_covariance(fn: Callable[[Any], Array] | Observable) -> Observable:
     """Marks an observable of which the covariance matrix between components is kept."""
     mark = as_observable(fn)
     return Observable(mark.fn, of_state=mark.of_state, covariance=True)
+
+
+class _Clipped(eqx.Module):
+    fn: Callable[[Any], Array]
+    low: Float[Array, ""] | None
+    high: Float[Array, ""] | None
+
+    def __call__(self, x: Any) -> Any:
+        return jax.tree.map(lambda value: jnp.clip(value, self.low, self.high), self.fn(x))
+
+
+def clipped(fn: Callable[[Any], Array] | Observable, low: Any, high: Any) -> Observable:
+    """Marks an observable whose value is clipped, so that its mean exists for every law.
+
+    The mean is E min(max(v, low), high), over all paths: one that diverged to ±inf counts at the
+    bound on its side, one without a value (nan) does not count.
+
+    Args:
+        fn: what is clipped, in every component.
+        low: the least value; None for no bound.
+        high: the largest one; None for no bound.
+
+    Raises:
+        InputError: no bound, one that is no finite number, or low not below high.
+    """
+    if low is None and high is None:
+        raise _checks.InputError("clipped needs a bound: give low, high or both")
+    low, high = _bound("low", low), _bound("high", high)
+    known = [None if bound is None else _checks.concrete(bound) for bound in (low, high)]
+    if known[0] is not None and known[1] is not None and not known[0] < known[1]:
+        raise _checks.InputError(f"low must be below high, got {known[0]:g} and {known[1]:g}")
+    mark = as_observable(fn)
+    return dataclasses.replace(mark, fn=_Clipped(mark.fn, low, high))
+
+
+def _bound(name: str, value: Any) -> Float[Array, ""] | None:
+    if value is None:
+        return None
+    known = _checks.concrete(value)
+    if known is not None:
+        with np.errstate(over="ignore"):
+            held = known.astype(jnp.result_type(float)) if known.dtype.kind in "iuf" else np.nan
+        if np.ndim(held) != 0 or not np.isfinite(held):
+            raise _checks.InputError(f"{name} must be one finite number or None, got {value!r}")
+    return jnp.asarray(value, float)
 
 
 def as_observable(fn: Callable[[Any], Array] | Observable) -> Observable:

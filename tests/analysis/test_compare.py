@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 
 from jaxsde import InputError, OptimizerProcess, Paired, SDEProcess, compare, simulate
+from jaxsde.analysis.compare import estimates
 from jaxsde.engine import Ensemble, Moments
 from jaxsde.oracles import GaussianNoise
 from jaxsde.problems import DoubleWell, Quadratic
@@ -148,10 +149,64 @@ def test_survivors_are_named(key):
     assert "Conditional on survival" in compare(run).verdict
 
 
-def test_infinite_variance_gets_no_verdict_on_means():
+def test_infinite_variance_gets_a_verdict_on_medians():
     rng = np.random.default_rng(10)
-    heavy = (ensemble(rng.standard_cauchy(size=(6, 4000)), [0, i]) for i in range(2))
-    assert "no verdict on means" in compare(*heavy).verdict
+    for shift, words in ((0, "No difference of the medians shown"), (0.5, "The medians differ")):
+        values = [rng.standard_cauchy(size=(6, 4000)) for _ in range(2)]
+        values[0][3] += shift
+        compared = compare(*(ensemble(v, [0, i]) for i, v in enumerate(values)))
+        found, verdict = compared.differences["loss"], compared.verdict
+        assert (found.statistic, found.paths) == ("median", 4000)
+        median = np.median(values, axis=-1)
+        np.testing.assert_allclose(found.first, median[0], rtol=1e-12)
+        np.testing.assert_allclose(found.value, median[0] - median[1], rtol=1e-12)
+        # Cauchy's medians: √2 π/2 / √n, known from one sample within a tenth.
+        np.testing.assert_allclose(found.standard_error, np.pi / np.sqrt(2 * 4000), rtol=0.5)
+        share = f"One path in the sample carries {found.heaviest:.0%} of the variance"
+        assert f"no verdict on means. {share}" in verdict
+        assert f"{words} (4,000 paths" in verdict
+        assert "mean)" not in verdict
+    assert "Clearest at t = 3, by 0.5" in verdict
+
+
+def pair_of(optimizer, sde, difference=None):
+    """A paired ensemble of given values `(T, paths)`, some of them nan."""
+    values = {"optimizer.loss": optimizer, "sde.loss": sde}
+    values["difference.loss"] = optimizer - sde if difference is None else difference
+    parts = {name: ensemble(np.nan_to_num(v), [0, 0], substeps=2) for name, v in values.items()}
+    one = parts["sde.loss"]
+    moments = {name: part.moments["loss"] for name, part in parts.items()}
+    return Ensemble(one.time, one.step, moments, values, one.paths, one.metadata)
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.7, 0.99, -0.7])
+def test_the_error_of_paired_medians_knows_their_correlation(shared):
+    """20 of 400 should be off; fewer than 6 or more than 40 has a probability below 3e-4."""
+    rng = np.random.default_rng(11)
+    common, own = rng.standard_cauchy((2, 400, 2100))
+    optimizer, sde = rng.standard_cauchy((400, 2100)), shared * common + (1 - abs(shared)) * own
+    optimizer = common if shared else optimizer
+    sde[:, :60], optimizer[:, 40:90] = np.nan, np.nan  # of which 20 on both sides
+    found = estimates(pair_of(optimizer, sde), "loss")
+    assert found.statistic == "median"
+    off = np.abs(found.difference.value) > 1.96 * found.difference.standard_error
+    assert 6 <= off.sum() <= 40
+    np.testing.assert_allclose(found.first.value, np.nanmedian(optimizer, axis=-1), rtol=1e-9)
+
+
+def test_a_heavy_side_is_enough_and_light_sides_keep_their_means():
+    rng = np.random.default_rng(12)
+    light, other, heavy = *rng.normal(size=(2, 6, 4000)), rng.standard_cauchy((6, 4000))
+    for sides in ((light, heavy), (heavy, light)):
+        assert compare(pair_of(*sides)).differences["loss"].statistic == "median"
+    both = pair_of(heavy, heavy + light, light)  # of which the difference is light
+    assert compare(both).differences["loss"].statistic == "median"
+    rare = np.zeros((6, 4000))
+    rare[:, 0] = 1.0
+    compared = compare(pair_of(light, other, rare))
+    assert compared.differences["loss"].statistic == "mean"
+    np.testing.assert_array_equal(compared.differences["loss"].first, light.mean(-1))
+    assert compared.verdict.endswith("may not exist: compare quantiles.")
 
 
 def test_bad_input(key):
