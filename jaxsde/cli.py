@@ -5,6 +5,7 @@ import dataclasses
 import io
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ class Track:
     """Optimizer and SDE: sgd, sgd-order-2, heavy-ball, heavy-ball-order-2, nesterov,
     nesterov-order-2, sign_sgd, sign_sgd-linearized, rmsprop, rmspropw, rmsprop-order-2,
     rmsprop-batch-equivalent, adam, adam-l2, adamw, adamw-published, adam-order-2,
-    adam-batch-equivalent."""
+    adam-batch-equivalent; of many agents dsgd, dcsgd-random-k, dcsgd-bernoulli-k, dcsgd-qsgd,
+    dcsgd-ternary, dsign_sgd, dsign_sgd-linearized, dsign_sgd-majority."""
 
     problem: str = "quadratic"
     """What to minimise: quadratic, rosenbrock, embedded-saddle, double-well, breast-cancer."""
@@ -53,7 +55,7 @@ class Track:
     batch-equivalent, √η with momentum."""
 
     hyperparameters: dict[str, float] = dataclasses.field(default_factory=dict)
-    """The optimizer's others, as NAME VALUE pairs: b1 0.95 weight_decay 0.5."""
+    """The optimizer's others, as NAME VALUE pairs: b1 0.95 weight_decay 0.5, or agents 8 k 2."""
 
     steps: int = 1000
     """Optimizer steps."""
@@ -83,10 +85,16 @@ class Track:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command; bad input ends with one line and exit code 2."""
     try:
-        track(_parse(arguments))
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            track(_parse(arguments))
     except (_checks.InputError, ImportError) as error:
         print(f"jaxsde: error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _warn(message: Warning | str, *_: Any) -> None:
+    print(f"jaxsde: warning: {message}", file=sys.stderr)
 
 
 def _parse(arguments: list[str] | None) -> Track:

@@ -12,6 +12,7 @@ from jaxsde.engine import Ensemble
 from jaxsde.families import Laws
 
 OPTIMIZER, SDE, LAW = "#0072b2", "#d55e00", "#444444"  # distinct to the colour-blind
+LARGEST = 1e100  # beyond which a logarithmic axis fails
 
 
 def track(
@@ -104,6 +105,7 @@ def _laws(axes: Any, laws: Laws, time: np.ndarray) -> None:
             levels.setdefault(float(curve), []).append((label, color))
             continue
         known, at = np.ravel(curve)[_shown(time)], time[_shown(time)]
+        known = np.where(np.abs(known) < LARGEST, known, np.nan)
         axes.plot(at, known, marker, mfc="none", mec=color, ms=6, label=label)
     for level, lines in levels.items():
         text = "all laws" if len(lines) == len(curves) else " and ".join(name for name, _ in lines)

@@ -1,4 +1,5 @@
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -166,6 +167,15 @@ def test_hyperparameters_that_a_family_lacks_are_refused(family, message, tmp_pa
         run(tmp_path, family, "--hyperparameters", "beta", "0.5")
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_warning_is_one_line(tmp_path, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        run(
+            tmp_path, "dcsgd-random-k", "--learning-rate", "0.4", "--hyperparameters", "agents", "1"
+        )
+    assert capsys.readouterr().err.startswith("jaxsde: warning: learning_rate * omega * curvature")
 
 
 def test_the_help_names_every_choice(capsys):

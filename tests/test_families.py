@@ -29,14 +29,18 @@ def off(ensemble, side, law):
 
 
 EXACT = ["sgd", "sgd-order-2", "sign_sgd", "sign_sgd-linearized"]
+AGENTS = [
+    "dsgd", "dcsgd-random-k", "dcsgd-bernoulli-k", "dsign_sgd", "dsign_sgd-linearized",
+    "dsign_sgd-majority",
+]  # fmt: skip
 STATIONARY = ["rmsprop", "rmspropw", "adam", "adam-l2", "adamw", "adamw-published"]
-UNKNOWN = set(families.FAMILIES) - {*EXACT, *STATIONARY}
+UNKNOWN = set(families.FAMILIES) - {*EXACT, *AGENTS, *STATIONARY}
 
 
 @pytest.mark.parametrize(
     ("name", "noise"),
     [
-        *((name, "gaussian") for name in EXACT),
+        *((name, "gaussian") for name in (*EXACT, *AGENTS)),
         ("sgd", "student-t"),
         ("sign_sgd", "student-t"),
     ],
@@ -48,7 +52,9 @@ def test_both_sides_stand_beside_their_laws(name, noise, key):
     )
     ensemble = run(family, oracle, key)
     eta = family.learning_rate
-    setting = families.Setting(oracle, eta, X0, eta / SUBSTEPS, ensemble.time)
+    setting = families.Setting(
+        oracle, eta, X0, eta / SUBSTEPS, ensemble.time, family.hyperparameters
+    )
     laws = family.laws(setting)
     assert off(ensemble, "optimizer", laws.optimizer).max() < BOUND
     if laws.solver is not None:
@@ -89,7 +95,9 @@ def test_families_without_laws_step_and_say_so(name):
     state = pair.init(jax.numpy.asarray(X0), draw)
     after = jax.eval_shape(pair.step, 0, state, draw)
     assert jax.tree.structure(after) == jax.tree.structure(state)
-    setting = families.Setting(oracle, family.learning_rate, X0, 0.1, np.ones(1))
+    setting = families.Setting(
+        oracle, family.learning_rate, X0, 0.1, np.ones(1), family.hyperparameters
+    )
     assert "none known" in family.laws(setting).about
 
 
@@ -111,7 +119,10 @@ def test_stationary_levels_of_a_logistic_regression(key):
     problem = LogisticRegression(features, labels, 0.1)
     oracle = GaussianNoise(problem, 0.2)
     start = np.asarray(problem.minimizer(), np.float32)
-    for name, accuracy in (("sgd", 0.01), ("sign_sgd", 0.04), ("adam", 0.04)):
+    accuracies = {
+        "sgd": 0.01, "sign_sgd": 0.04, "adam": 0.04, "dcsgd-random-k": 0.02, "dsign_sgd": 0.04
+    }  # fmt: skip
+    for name, accuracy in accuracies.items():
         family = families.family(name)
         ensemble = run(family, oracle, key, start, steps=400, paths=1500)
         eta = family.learning_rate
@@ -130,7 +141,7 @@ def test_no_law_where_none_is_known():
     rosenbrock = GaussianNoise(named("rosenbrock").make(), 0.3)
     setting = setting._replace(oracle=rosenbrock)
     for family in families.FAMILIES.values():
-        laws = family.laws(setting)
+        laws = family.laws(setting._replace(hyperparameters=family.hyperparameters))
         assert laws[:3] == (None, None, None)
         assert "none known" in laws.about
     unstable = setting._replace(

@@ -72,8 +72,9 @@ def simulate(
         key: `jax.random.key(seed)`. Path i's noise depends on the key and i only.
         records: how many evenly spaced times to record besides the start, or the steps themselves.
         observables: functions of the position by name, marked by `of_state` or `with_covariance`
-            where they read the state or their covariance is wanted. By default those that the
-            process offers (`loss`), and `position` when it is small.
+            where they read the state or their covariance is wanted, `clipped` where their mean may
+            not exist. By default those that the process offers (`loss`), and `position` when it is
+            small.
         chunk: paths held in memory at a time, rounded up to full vectors; by default what a core's
             cache holds, or some 16 million coordinates on an accelerator.
         devices: that share the paths; all by default.

@@ -21,7 +21,7 @@ NONE: Mapping[str, Any] = MappingProxyType({})
 class Setting(NamedTuple):
     """One comparison: the oracle, η, the start, the SDE's dt, the times `(T,)` asked for.
 
-    `hyperparameters` are the optimizer's others.
+    `hyperparameters` are the optimizer's others; the oracle is one agent's.
     """
 
     oracle: Oracle
@@ -52,7 +52,8 @@ class Family(NamedTuple):
     """An optimizer, one SDE of it, their laws, and settings that suit a first run.
 
     The optimizer and the SDE take the same hyperparameters. A step takes the time η^`clock`.
-    `warm_up` is that of `Paired`.
+    `warm_up` is that of `Paired`. `agents` makes the oracle of many agents of one agent's, with
+    the hyperparameters that `of_agents` names.
     """
 
     optimizer: Callable[..., optax.GradientTransformation]
@@ -63,6 +64,8 @@ class Family(NamedTuple):
     hyperparameters: Mapping[str, Any] = NONE
     clock: float = 1
     warm_up: int | None = None
+    agents: Callable[..., Oracle] | None = None
+    of_agents: tuple[str, ...] = ()
 
     def step(self, learning_rate: float) -> float:
         """The time one optimizer step takes."""
@@ -90,6 +93,9 @@ class Family(NamedTuple):
     ) -> Paired:
         """The optimizer and its SDE, driven by one noise."""
         values = {"learning_rate": learning_rate, **self.settings(hyperparameters)}
+        own = {name: values.pop(name) for name in self.of_agents}
+        if self.agents is not None:
+            oracle = self.agents(oracle, **own)
         dt = self.step(learning_rate)
         return Paired(
             OptimizerProcess(self.optimizer, values, oracle, dt),

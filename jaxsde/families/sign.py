@@ -1,6 +1,7 @@
 """SignSGD's rows."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import lineax
@@ -16,7 +17,29 @@ from jaxsde.problems import Quadratic
 LATTICE_STEPS = 10_000  # two seconds in ten dimensions, growing with the square
 
 
-def _sign_laws(linearized: bool) -> Callable[[Setting], Laws | None]:
+class Server(NamedTuple):
+    """What a server makes of N signs of one law: its step on the lattice and in the SDE.
+
+    `step` maps the mean m of one sign to the mean and variance of what is sent back; `gain` is how
+    many times the excess loss near a minimum falls below that of one agent.
+    """
+
+    agents: int
+    majority_vote: bool
+    step: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    gain: float
+
+
+def alone(setting: Setting) -> Server:
+    """One agent."""
+    return Server(1, False, lambda m: (m, 1 - m**2), 1.0)
+
+
+def sign_laws(
+    linearized: bool = False, server: Callable[[Setting], Server] = alone
+) -> Callable[[Setting], Laws | None]:
+    """Laws of the sign methods: exact curves on diagonal quadratics, levels near a minimum."""
+
     def laws(setting: Setting) -> Laws | None:
         oracle, eta = setting.oracle, setting.learning_rate
         noise = _sign_noise(setting)
@@ -25,7 +48,7 @@ def _sign_laws(linearized: bool) -> Callable[[Setting], Laws | None]:
         scale, nu = noise
         problem = oracle.problem
         if isinstance(problem, Quadratic) and problem.hessian.ndim == 1:
-            optimizer, sde = _sign_curves(setting, problem, scale, nu, linearized)
+            optimizer, sde = _sign_curves(setting, problem, scale, nu, linearized, server(setting))
             about = "the lattice law of the algorithm and the backward equation of the SDE, exact"
             if linearized:
                 return Laws(optimizer, None, sde, about)
@@ -36,18 +59,22 @@ def _sign_laws(linearized: bool) -> Callable[[Setting], Laws | None]:
         if model is None or not np.all(scale == scale[0]):
             return None
         excess = theory.sign.stationary_excess_loss(len(scale), eta, scale[0], nu)
-        return Laws(*[model.minimum + excess] * 3, about=f"{model.about}, leading order in η")
+        level = model.minimum + excess / server(setting).gain
+        return Laws(*[level] * 3, about=f"{model.about}, leading order in η")
 
     return laws
 
 
 def _sign_curves(
-    setting: Setting, problem: Quadratic, scale: np.ndarray, nu: float, linearized: bool
-) -> tuple[Curve, Curve]:
+    setting: Setting, problem: Quadratic, scale: np.ndarray, nu: float, linearized: bool,
+    server: Server,
+) -> tuple[Curve, Curve]:  # fmt: skip
     """E f of the optimizer and of the SDE, a sum over independent coordinates."""
     eta, steps = setting.learning_rate, np.rint(setting.time / setting.learning_rate).astype(int)
-    if steps.max() > LATTICE_STEPS:
-        raise _checks.InputError(f"the lattice law takes too long beyond {LATTICE_STEPS:,} steps")
+    if steps.max() * server.agents > LATTICE_STEPS:
+        raise _checks.InputError(
+            f"the lattice law takes too long beyond {LATTICE_STEPS:,} steps of all agents"
+        )
     optimizer, sde = np.zeros(len(steps)), np.zeros(len(steps))
     h, minimizer = np.asarray(problem.hessian, float), np.asarray(problem.minimizer, float)
     for lam, sigma, y0 in zip(h, scale, setting.x0 - minimizer, strict=True):
@@ -59,19 +86,24 @@ def _sign_curves(
             s = lam * y / sigma
             return theory.sign.slope(nu) * s if linearized else _mean_sign(s, nu)
 
-        def diffusion(y, mean_sign=mean_sign):
-            return np.sqrt(eta * np.maximum(1 - mean_sign(y) ** 2, 0))
+        def drift(y, mean_sign=mean_sign):
+            return -server.step(mean_sign(y))[0]
 
-        chain = theory.sign.lattice_moments(
-            lambda y, lam=lam: lam * y,
-            lambda z, sigma=sigma: (1 + _mean_sign(z / sigma, nu)) / 2,
-            eta, float(y0), int(steps.max()), {"loss": loss},
+        def diffusion(y, mean_sign=mean_sign):
+            return np.sqrt(eta * np.maximum(server.step(mean_sign(y))[1], 0))
+
+        def cdf(z, sigma=sigma):
+            return (1 + _mean_sign(z / sigma, nu)) / 2
+
+        chain = theory.distributed.lattice_moments(
+            lambda y, lam=lam: lam * y, [cdf] * server.agents, eta, float(y0), int(steps.max()),
+            {"loss": loss}, majority_vote=server.majority_vote,
         )  # fmt: skip
         optimizer += chain["loss"][steps]
         reach = abs(y0) + 12 * np.sqrt(eta * (eta + sigma / abs(lam)))
         for i, t in enumerate(setting.time):
             sde[i] += loss(float(y0)) if t == 0 else theory.backward_equation.expectation(
-                loss, lambda y, m=mean_sign: -m(y), diffusion, float(y0), float(t),
+                loss, drift, diffusion, float(y0), float(t),
                 domain=(-reach, reach), tolerance=1e-5 * loss(reach),
             )  # fmt: skip
     return optimizer, sde
@@ -94,10 +126,10 @@ def _sign_noise(setting: Setting) -> tuple[np.ndarray, float] | None:
 
 ROWS = {
     "sign_sgd": Family(
-        optax.sign_sgd, sdes.SignSGD, _sign_laws(False), 0.02, "SignSGD and its exact SDE"
+        optax.sign_sgd, sdes.SignSGD, sign_laws(), 0.02, "SignSGD and its exact SDE"
     ),
     "sign_sgd-linearized": Family(
-        optax.sign_sgd, sdes.LinearizedSignSGD, _sign_laws(True), 0.02,
+        optax.sign_sgd, sdes.LinearizedSignSGD, sign_laws(linearized=True), 0.02,
         "SignSGD and its SDE linearised where noise dominates",
     ),
 }  # fmt: skip

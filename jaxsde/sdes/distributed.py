@@ -282,5 +282,5 @@ def _warn_if_unstable(agents: Agents, learning_rate: Any) -> None:
             f"learning_rate * omega * curvature = {eta * omega * largest:.4g} >= 2 N = {2 * N}: "
             "the compression's noise outgrows the descent, and the SDE's second moment is not "
             "bounded. Medians still mean something.",
-            stacklevel=4,
+            stacklevel=5,  # past equinox, to who makes the SDE
         )

@@ -158,8 +158,9 @@ def test_noise_that_outgrows_the_descent_is_named(hessian):
         warnings.simplefilter("error")
         DCSGD(own, 0.66)
         DSGD(own, 6.0)
-    with pytest.warns(UserWarning, match="4.02 >= 2 N = 4"):
+    with pytest.warns(UserWarning, match="4.02 >= 2 N = 4") as caught:
         DCSGD(own, 0.67)
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize(
