@@ -141,6 +141,47 @@ def test_a_published_rate_is_printed_as_one_of_another_run(monkeypatch):
     assert "of_published_rate" not in rows[1]
 
 
+def test_agents_against_their_words_and_a_hand_written_loop(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.setattr("jaxsde.use_all_cores", lambda: None)  # tests choose their own devices
+    from benchmarks.agents import __main__ as command
+    from benchmarks.agents import measure, report
+
+    def no_torch(kept, paths):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    machine = {
+        "date": "2026-01-01", "platform": "cpu", "device": "cpu", "devices": 1, "cores": 1,
+        "processor": "one", "jax": "0", "system": "none", "flags": {},
+    }  # fmt: skip
+    monkeypatch.setattr(command, "measure_machine", lambda quick: dict(machine))
+    monkeypatch.setattr(measure, "with_pytorch", no_torch)
+    monkeypatch.setattr(measure.throughput, "PAUSE", 0)
+    command.main(["--quick", "--repeats", "1", "--cases", "dsgd", "--out", str(tmp_path)])
+    base = tmp_path / "agents-2026-01-01-cpu-1-cores-jax0-quick"
+    first, *rows = map(json.loads, base.with_suffix(".jsonl").read_text().splitlines())
+    assert first["machine"].items() >= machine.items()
+    assert report.earlier(base, ["rand-k"]) == rows  # what --add keeps
+    assert report.earlier(base, ["dsgd"]) == []
+    rows = {row["peer"]: row for row in rows}
+    assert rows.pop("pytorch")["status"] == "skipped: torch is not installed"
+    for row in rows.values():
+        assert (row["status"], row["date"], row["dtype"]) == ("ok", "2026-01-01", "float32")
+        assert (row["agents"], row["paths"], row["d"]) == (16, 1024, 10)
+        assert len(row["seconds"]) == 1
+        assert {"python", "jax"} <= set(row["versions"])
+    ours, words, sde, loop = (rows[name] for name in ("jaxsde", "words", "sde", "jax"))
+    work = 16 * 10 * 1024 * ours["steps"]  # one normal each
+    assert ours["agent_coordinates_per_second"] * ours["median_seconds"] == pytest.approx(work)
+    assert words["words_per_second"] * words["median_seconds"] == pytest.approx(work)
+    for row, name in ((ours, "of_words"), (sde, "of_optimizer"), (loop, "jaxsde_ratio")):
+        assert 0 < row[f"{name}_range"][0] <= row[name] <= row[f"{name}_range"][1]
+    assert loop["agrees"] is True  # fixed seeds: the loop is the same optimizer
+    table = base.with_suffix(".md").read_text()
+    assert "| DSGD | 8 |" in table
+    assert "dsgd in pytorch (skipped: torch is not installed)" in table
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -158,3 +199,11 @@ def test_a_wrong_name_gets_one_line(arguments, message, monkeypatch):
         main(arguments)
     assert message in stopped.value.code
     assert "\n" not in stopped.value.code
+
+
+def test_a_wrong_case_of_agents_gets_one_line(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.agents.__main__ import main
+
+    with pytest.raises(SystemExit, match="agents: unknown case 'rand'; did you mean rand-k"):
+        main(["--cases", "rand"])

@@ -16,8 +16,8 @@ from jaxsde.engine.noise import Draw, Uniform
 from jaxsde.oracles._oracle import Oracle
 
 Vector = Float[Array, " d"]
-_NODES = (np.arange(-12, 12) + 0.5 - np.sqrt(1 / 12)) * 0.4  # of the trapezoidal rule for a normal
-# variable, 0 where its leading error at a kink, of Bernoulli's polynomial B₂, vanishes
+_ZERO = 0.5 - np.sqrt(1 / 12)  # of B₂, where the trapezoidal rule's first error at a kink is 0
+_NODES = 0.4 * (np.arange(-12, 12) + _ZERO)
 _WEIGHTS = np.exp(-(_NODES**2) / 2) / np.sum(np.exp(-(_NODES**2) / 2))
 _PAIRWISE_UP_TO = 32  # coordinates whose ranks are counted pair by pair
 _HALVINGS = 33  # that tell all values of a uniform draw apart
@@ -231,10 +231,11 @@ class QSGD(Unbiased):
         return jnp.where(s <= np.sqrt(d) / 2, np.sqrt(d) / s - 1, d / (4 * s**2))
 
     def induced(self, G, variance):
-        """c = 0, D = E |g|² p (1 - p)/s² for Gaussian noise, to about 1 % (exact without noise).
+        """c = 0, D = E |g|² p (1 - p)/s² for Gaussian noise, exact without noise.
 
         Over gᵢ by the trapezoidal rule, over the square of the other coordinates by two nodes of
-        the Gamma law with its mean m and variance v.
+        the Gamma law with its mean m and variance v: to 1.5 % of the message's variance from ten
+        coordinates on, to 7 % in three.
         """
         s, sigma = self.levels, jnp.sqrt(variance)
         m = _of_others(variance + G**2)
