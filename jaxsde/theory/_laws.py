@@ -176,3 +176,13 @@ def _growth_less_one(rate, time, step):
     k = step_count(time, step)
     near_one = np.expm1(k * np.log1p(np.where(slow, step * rate, 0)))
     return np.where(slow, near_one, (1 + step * rate) ** k - 1)
+
+
+def relaxed(start: float, source: float, rate: float, time: ArrayLike) -> Float[np.ndarray, "*T"]:
+    """start e^(-rate t) + (source/rate) (1 - e^(-rate t)), of S' = source - rate S, S(0) = start.
+
+    Raises:
+        InputError: a negative time.
+    """
+    decay = np.exp(-rate * times(time))
+    return start * decay + source / rate * (1 - decay)

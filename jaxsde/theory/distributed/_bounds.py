@@ -69,8 +69,7 @@ def loss_bound(
         learning_rate, mu, smoothness, sigma, agents, omega,
         dimension, hessian_trace, batch_size, sharp,
     )  # fmt: skip
-    decay = np.exp(-rate * _laws.times(time))
-    return initial_loss * decay + source / rate * (1 - decay)
+    return _laws.relaxed(initial_loss, source, rate, time)
 
 
 def loss_level(

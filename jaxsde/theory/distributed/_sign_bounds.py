@@ -67,7 +67,7 @@ def sign_loss_bound(
     """
     source = _source(initial_loss, learning_rate, mu, hessian_trace, agents)
     delta = _delta(slope(degrees_of_freedom), learning_rate, mu, deviations(sigma, agents))
-    return _relaxed(initial_loss, source, 2 * mu * delta, time)
+    return _laws.relaxed(initial_loss, source, 2 * mu * delta, time)
 
 
 def sign_phase2_loss_bound(
@@ -108,7 +108,7 @@ def sign_phase2_loss_bound(
         raise _checks.InputError("hessian_trace must be at least mu * dimension")
     source = learning_rate / (2 * agents) * (hessian_trace - mu * d * CHORD_INTERCEPT**2)
     delta = _delta(CHORD_SLOPE / np.sqrt(2), learning_rate, mu, deviations(sigma, agents))
-    return _relaxed(initial_loss, source, 2 * mu * delta, time)
+    return _laws.relaxed(initial_loss, source, 2 * mu * delta, time)
 
 
 def sign_loss_level(
@@ -198,9 +198,3 @@ def _source(initial_loss, learning_rate, mu, hessian_trace, agents) -> float:
         initial_loss=initial_loss, learning_rate=learning_rate, mu=mu, hessian_trace=hessian_trace
     )
     return learning_rate * hessian_trace / (2 * _checks.at_least("agents", agents, 1))
-
-
-def _relaxed(initial_loss, source, rate, time):
-    """The solution of S' = source - rate S."""
-    decay = np.exp(-rate * _laws.times(time))
-    return initial_loss * decay + source / rate * (1 - decay)

@@ -80,7 +80,7 @@ def phase2_loss_bound(
     m, q_minus = _phases.CHORD_SLOPE, _phases.CHORD_INTERCEPT
     delta = m / (np.sqrt(2) * sigma_max) + learning_rate * mu * m**2 / (4 * sigma_max**2)
     source = learning_rate / 2 * (hessian_trace - mu * d * q_minus**2)
-    return _relaxed(initial_loss, source, 2 * mu * delta, time)
+    return _laws.relaxed(initial_loss, source, 2 * mu * delta, time)
 
 
 def phase3_loss_bound(
@@ -116,7 +116,7 @@ def phase3_loss_bound(
     _check(initial_loss, learning_rate, mu, hessian_trace, sigma_max)
     l_nu = slope(degrees_of_freedom)
     delta = l_nu / sigma_max + learning_rate * mu * l_nu**2 / (2 * sigma_max**2)
-    return _relaxed(initial_loss, learning_rate / 2 * hessian_trace, 2 * mu * delta, time)
+    return _laws.relaxed(initial_loss, learning_rate / 2 * hessian_trace, 2 * mu * delta, time)
 
 
 def phase3_leading_loss_bound(
@@ -205,12 +205,6 @@ def loss_level(
     )
     scale = np.asarray(sigma, float) / np.sqrt(np.asarray(batch_size, float))
     return learning_rate * hessian_trace * scale / (4 * mu * (1 if published else slope()))
-
-
-def _relaxed(initial_loss, source, rate, time):
-    """The solution of S' = source - rate S."""
-    decay = np.exp(-rate * _laws.times(time))
-    return initial_loss * decay + source / rate * (1 - decay)
 
 
 def _check(initial_loss, learning_rate, mu, curvature_bound, sigma_max):
