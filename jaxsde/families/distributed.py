@@ -92,9 +92,8 @@ def _vote(setting: Setting) -> Server:
     N = _whole("agents", setting.hyperparameters["agents"])
 
     def step(m):
-        ayes = scipy.stats.binom.sf(N // 2, N, (1 + m) / 2)
-        noes = scipy.stats.binom.cdf((N - 1) // 2, N, (1 + m) / 2)
-        return ayes - noes, ayes + noes - (ayes - noes) ** 2
+        M = 2 * scipy.stats.binom.sf(N // 2, N, (1 + m) / 2) - 1
+        return M, 1 - M**2
 
     return Server(N, True, step, theory.distributed.vote_slope(N))
 
