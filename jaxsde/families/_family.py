@@ -1,6 +1,6 @@
 """What a row of the table is, and what several families' laws need."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -8,11 +8,12 @@ import numpy as np
 import optax
 from jaxtyping import Float
 
-from jaxsde import _checks
+from jaxsde import _checks, theory
 from jaxsde.oracles import Oracle, StudentTNoise
 from jaxsde.problems import LogisticRegression, Quadratic
 from jaxsde.processes import OptimizerProcess, Paired, SDEProcess
 from jaxsde.sdes import SDE
+from jaxsde.theory import Moments
 
 Curve = Float[np.ndarray, " T"]
 NONE: Mapping[str, Any] = MappingProxyType({})
@@ -147,3 +148,42 @@ def quadratic_model(problem: Any) -> Model | None:
     x = problem.minimizer()
     about = "stationary level, from the quadratic model at the minimiser"
     return Model(Quadratic(problem.hessian(x), x), float(problem.loss(x)), about)
+
+
+def second_moment_laws(
+    setting: Setting,
+    forms: Sequence[Any],
+    moments: Callable[[Quadratic, Any], Moments],
+    stationary: Callable[[Quadratic, Any], np.ndarray],
+) -> Laws | None:
+    """Expected losses of the optimizer, of Euler-Maruyama and of the SDE, from two moments of x.
+
+    Args:
+        setting: of noise with a covariance.
+        forms: of the three.
+        moments: on a quadratic in a form, at the setting's times.
+        stationary: the covariance there as t → ∞.
+
+    Returns:
+        Curves on a quadratic, levels where a quadratic model is known, else None.
+    """
+    problem = setting.oracle.problem
+    if isinstance(problem, Quadratic):
+        curves = []
+        for form in forms:
+            with np.errstate(over="ignore", invalid="ignore"):
+                curve = theory.expected_loss(problem, moments(problem, form))
+            curves.append(np.where(np.isnan(curve), np.inf, curve))  # past float64's range
+        about = "closed forms of the first two moments, exact at all times"
+        if has_loss_variance(setting.oracle):
+            return Laws(*curves, about=about)
+        about += "; the loss has no variance, so its errors mean nothing"
+        return Laws(*curves, about=about, errors=False)
+    model = quadratic_model(problem)
+    if model is None:
+        return None
+    H = np.asarray(model.quadratic.hessian, float)
+    levels = [
+        model.minimum + float(np.sum(H * stationary(model.quadratic, form)) / 2) for form in forms
+    ]
+    return Laws(*levels, about=model.about)

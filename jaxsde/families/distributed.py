@@ -14,9 +14,8 @@ from jaxsde.families._family import (
     Laws,
     Setting,
     has_covariance,
-    has_loss_variance,
     no_laws,
-    quadratic_model,
+    second_moment_laws,
 )
 from jaxsde.families.sign import Server, sign_laws
 from jaxsde.oracles import QSGD, Agents, BernoulliK, Compressor, Oracle, RandomK, Ternary
@@ -41,7 +40,7 @@ def _sparsified_laws(fixed_count: bool = False) -> Callable[[Setting], Laws | No
     """Exact on quadratics, levels near a minimum; without a k that of no compression."""
 
     def laws(setting: Setting) -> Laws | None:
-        oracle, problem, values = setting.oracle, setting.oracle.problem, setting.hyperparameters
+        oracle, eta, values = setting.oracle, setting.learning_rate, setting.hyperparameters
         if not has_covariance(oracle):
             return None
         x0 = jnp.asarray(setting.x0)
@@ -52,33 +51,22 @@ def _sparsified_laws(fixed_count: bool = False) -> Callable[[Setting], Laws | No
             "fixed_count": fixed_count,
         }
         forms = (theory.discrete, theory.em(setting.dt), theory.sde)
-        eta = setting.learning_rate
-        if isinstance(problem, Quadratic):
-            with np.errstate(over="ignore", invalid="ignore"):
-                curves = [
-                    theory.expected_loss(
-                        problem,
-                        theory.distributed.moments(
-                            problem, covariance, eta, setting.x0, setting.time, law, **agents
-                        ),
-                    )
-                    for law in forms
-                ]
-            about = "closed forms of the first two moments, exact at all times"
-            if not all(theory.distributed.is_stable(problem, eta, law, **agents) for law in forms):
-                return Laws(*curves, f"{about}, which grow without bound", errors=False)
-            return Laws(*curves, about, has_loss_variance(oracle))
-        model = quadratic_model(problem)
-        if model is None:
-            return None
-        levels = []
-        for law in forms:
-            stationary = theory.distributed.stationary_covariance(
-                model.quadratic, covariance, eta, law, **agents
+
+        def moments(problem, law):
+            return theory.distributed.moments(
+                problem, covariance, eta, setting.x0, setting.time, law, **agents
             )
-            excess = np.sum(np.asarray(model.quadratic.hessian, float) * stationary) / 2
-            levels.append(model.minimum + float(excess))
-        return Laws(*levels, about=model.about)
+
+        def stationary(problem, law):
+            return theory.distributed.stationary_covariance(problem, covariance, eta, law, **agents)
+
+        found = second_moment_laws(setting, forms, moments, stationary)
+        problem = oracle.problem
+        if found is None or not isinstance(problem, Quadratic):
+            return found
+        if all(theory.distributed.is_stable(problem, eta, law, **agents) for law in forms):
+            return found
+        return found._replace(about=f"{found.about}, which grow without bound", errors=False)
 
     return laws
 

@@ -13,51 +13,28 @@ from jaxsde.families._family import (
     Laws,
     Setting,
     has_covariance,
-    has_loss_variance,
     no_laws,
-    quadratic_model,
+    second_moment_laws,
 )
-from jaxsde.problems import Quadratic
 
 
 def _gradient_descent_laws(order: int) -> Callable[[Setting], Laws | None]:
     def laws(setting: Setting) -> Laws | None:
         oracle, eta = setting.oracle, setting.learning_rate
-        forms = (
-            (theory.discrete, 1),
-            (theory.em(setting.dt), order),
-            (theory.sde, order),
-        )
         if not has_covariance(oracle):
             return None
         covariance = np.asarray(oracle.covariance(jnp.asarray(setting.x0)).as_matrix(), float)
-        problem = oracle.problem
-        if isinstance(problem, Quadratic):
-            curves = []
-            for law, o in forms:
-                with np.errstate(over="ignore", invalid="ignore"):
-                    moments = theory.gradient_descent.moments(
-                        problem, covariance, eta, setting.x0, setting.time, law, o
-                    )
-                    curve = theory.expected_loss(problem, moments)
-                curves.append(np.where(np.isnan(curve), np.inf, curve))  # past float64's range
-            about = "closed forms of the first two moments, exact at all times"
-            optimizer, solver, sde = curves
-            if has_loss_variance(oracle):
-                return Laws(optimizer, solver, sde, about)
-            about += "; the loss has no variance, so its errors mean nothing"
-            return Laws(optimizer, solver, sde, about, errors=False)
-        model = quadratic_model(problem)
-        if model is None:
-            return None
-        levels = []
-        for law, o in forms:
-            stationary = theory.gradient_descent.stationary_covariance(
-                model.quadratic, covariance, eta, law, o
+        forms = ((theory.discrete, 1), (theory.em(setting.dt), order), (theory.sde, order))
+
+        def moments(problem, form):
+            return theory.gradient_descent.moments(
+                problem, covariance, eta, setting.x0, setting.time, *form
             )
-            excess = np.sum(np.asarray(model.quadratic.hessian, float) * stationary) / 2
-            levels.append(model.minimum + float(excess))
-        return Laws(*levels, about=model.about)
+
+        def stationary(problem, form):
+            return theory.gradient_descent.stationary_covariance(problem, covariance, eta, *form)
+
+        return second_moment_laws(setting, forms, moments, stationary)
 
     return laws
 

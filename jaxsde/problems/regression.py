@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Scalar
+from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from jaxsde import _checks
 from jaxsde.problems._problem import Problem, check_shape
@@ -25,7 +25,7 @@ class LogisticRegression(Problem):
     labels: Float[Array, " n"]
     regularization: Float[Array, ""]
 
-    def __init__(self, features, labels, regularization=0.0):
+    def __init__(self, features, labels, regularization: ArrayLike = 0.0):
         features = jnp.asarray(features, float)
         labels = jnp.asarray(labels, float)
         if features.ndim != 2 or labels.shape != features.shape[:1]:
