@@ -5,11 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsde import OptimizerProcess, SDEProcess, optimizers, simulate, theory, with_covariance
+from jaxsde import (
+    OptimizerProcess,
+    Paired,
+    SDEProcess,
+    compare,
+    optimizers,
+    simulate,
+    theory,
+    with_covariance,
+)
 from jaxsde.engine.observables import position
 from jaxsde.oracles import Agents, BernoulliK, GaussianNoise, RandomK, StudentTNoise
 from jaxsde.problems import Quadratic
-from jaxsde.sdes import DCSGD, DSignSGD
+from jaxsde.sdes import DCSGD, DSGD, DSignSGD
 from jaxsde.theory import distributed, em, expected_loss, scaling
 
 D, ETA = 9, 0.05
@@ -179,3 +188,19 @@ def test_loss_of_many_agents_is_read_off_the_common_problem(key):
     error = found.standard_error("loss")[-1]  # |z| > 4.5 has probability 7e-6
     assert abs(found.mean("loss")[-1] - expected_loss(PROBLEM, law)[0]) < 4.5 * error
     assert jax.tree.leaves(oracle.noise(X0).compression) == []
+
+
+@pytest.mark.parametrize("noise", ["independent", "correlated"])
+def test_agents_and_their_sde_are_moved_by_one_noise(noise, key):
+    """At dt = η both sides are then the same path, N (0, 1) times the same root."""
+    if noise == "independent":
+        oracle = Agents.of(3, GaussianNoise, FLAT, scale=SCALES[:3])
+    else:
+        matrices = [np.eye(3) * s + 0.2 for s in SCALES[:3]]
+        oracle = Agents.of(3, GaussianNoise, FLAT, covariance=matrices)
+    optimizer = OptimizerProcess(optimizers.dsgd, {"learning_rate": ETA}, oracle)
+    pair = Paired(optimizer, SDEProcess(DSGD(oracle, ETA), ETA))
+    found = simulate(pair, np.ones(3, np.float32), steps=20, paths=256, key=key, records=1)
+    assert np.all(found.variance("optimizer.position")[-1] > 1e-3)
+    assert np.all(found.variance("difference.position")[-1] < 1e-12)
+    assert "identity" in compare(found).verdict

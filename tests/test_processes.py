@@ -12,9 +12,8 @@ from jaxsde.engine.noise import is_draw
 from jaxsde.engine.observables import Observable, position
 from jaxsde.oracles import GaussianNoise, StudentTNoise
 from jaxsde.problems import Quadratic, Rosenbrock
-from jaxsde.processes import PairedDraw, Sides
+from jaxsde.processes import PairedDraw, Sides, Unit
 from jaxsde.sdes import SGD, Adam, RMSprop, SignSGD, from_diffrax
-from jaxsde.sdes.adaptive import Noises
 
 H = np.array([2.0, 1.0, 0.5])
 X0 = np.array([1.0, -2.0, 0.5])
@@ -81,11 +80,7 @@ def test_a_pair_shares_one_brownian_motion(substeps, x64):
     x, y, state = X0, X0, None
     for k in range(4):
         xi = rng.standard_normal((substeps, 3))
-        unit = sde.noise(X0)
-        unit = tuple(
-            jax.tree.map(lambda _, v=v: jnp.asarray(v), unit, is_leaf=lambda d: isinstance(d, Draw))
-            for v in xi
-        )
+        unit = tuple(Unit(jnp.asarray(v), []) for v in xi)
         draw = draws._replace(unit=unit)
         state = pair.init(jnp.asarray(X0), draw) if state is None else state
         state = pair.step(k, state, draw)
@@ -159,7 +154,7 @@ def test_the_sdes_clock_runs_on_through_the_substeps(x64):
     )
     oracle, s, steps = GaussianNoise(Quadratic(H), 1.0), 3, 4
     pair = Paired(sgd(oracle), SDEProcess(from_diffrax(terms, t0=1.0), ETA / s), s)
-    draw = PairedDraw(((jnp.zeros(3),),) * s, None)
+    draw = PairedDraw((Unit(jnp.zeros(3), []),) * s, None)
     state = pair.init(jnp.asarray(X0), draw)
     for k in range(steps):
         state = pair.step(k, state, draw)
@@ -177,10 +172,9 @@ def test_a_warm_up_hands_the_optimizers_state_over(x64):
     sde = SDEProcess(Adam(oracle, **hyperparameters), ETA / substeps)
     pair = Paired(optimizer, sde, substeps, warm_up=k0)
     rng = np.random.default_rng(5)
-    slots = [jax.tree.structure(unit, is_leaf=is_draw) for unit in pair.noise(X0).unit]
 
     def draws(xi):
-        return PairedDraw(tuple(s.unflatten([x]) for s, x in zip(slots, xi, strict=True)), None)
+        return PairedDraw(tuple(Unit(x, []) for x in xi), None)
 
     paired_step, optimizer_step = (
         jax.jit(lambda k, y, draw, side=side: side.step(k, y, draw)) for side in (pair, optimizer)
@@ -196,7 +190,7 @@ def test_a_warm_up_hands_the_optimizers_state_over(x64):
         if k < k0:
             its = sde.sde.resumed(own.x, own.inner)
         else:
-            for i, u in enumerate(draw.unit):
+            for i, u in enumerate(xi):
                 its = euler((k + i / substeps) * ETA, its, u)
         np.testing.assert_allclose(state.optimizer.x, own.x, rtol=1e-13)
         for ours, expected in zip(state.sde, its, strict=True):
@@ -222,9 +216,12 @@ def test_an_order_two_sde_shares_its_first_brownian_motion():
     pair = Paired(optimizer, SDEProcess(RMSprop(oracle, ETA, order=2), ETA / 2), 2)
     draws = pair.noise(X0)
     assert draws.own is None
-    values = [Noises(jnp.full(3, i + 1.0), jnp.full(3, 9.0)) for i in range(2)]
-    got = pair._optimizer_draw(X0, PairedDraw(tuple(values), None))
+    values = tuple(Unit(jnp.full(3, i + 1.0), [jnp.full(3, 9.0)]) for i in range(2))
+    assert jax.tree.structure(values) == jax.tree.structure(draws.unit, is_leaf=is_draw)
+    got = pair._optimizer_draw(PairedDraw(values, None))
     np.testing.assert_allclose(got, 3 / np.sqrt(2))
+    W, B = pair._sde_draw(X0, values[1])
+    np.testing.assert_array_equal([W, B], [np.full(3, 2.0), np.full(3, 9.0)])
 
 
 @pytest.mark.parametrize(

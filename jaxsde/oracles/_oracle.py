@@ -81,6 +81,10 @@ class Oracle(eqx.Module):
             "as GaussianNoise and StudentTNoise have it"
         )
 
+    def brownian(self, x: Any, draw: Any) -> Any:
+        """The unit normals that an SDE shares with a normal draw, which moves ∇f + Z as they do."""
+        return draw
+
     def gradient(self, x: Any) -> Any:
         """∇f(x) = E sample_gradient(x, draw)."""
         return self.problem.gradient(x)

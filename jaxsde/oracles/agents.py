@@ -149,6 +149,24 @@ class Agents(Oracle):
         """gᵢ = ∇fᵢ(x) + Zᵢ of all agents, stacked `(N, ...)`."""
         return self.each(lambda oracle, _, z: oracle.sample_gradient(x, z), draw.gradient)
 
+    def brownian(self, x: Any, draw: AgentsDraw) -> Any:
+        """W = Σ Rᵢ ξᵢ/√(Σ Rᵢ²), which moves (1/N) Σ Zᵢ; all ξᵢ where a covariance is a matrix."""
+        if not self._independent(x):
+            return draw.gradient
+
+        def noise(oracle, _, xi):
+            root = oracle.covariance_root(x)
+            return root.mv(xi), jax.tree.map(jnp.square, root.diagonal)
+
+        moved, variance = self.each(noise, draw.gradient)
+        return jax.tree.map(
+            lambda z, v: jnp.sum(z, axis=0) / jnp.sqrt(jnp.sum(v, axis=0)), moved, variance
+        )
+
+    def _independent(self, x: Any) -> bool:
+        """Whether every agent's noise has independent coordinates."""
+        return isinstance(self.members.first.covariance(x), lx.DiagonalLinearOperator)
+
     def compress(self, gradients: Any, draw: AgentsDraw) -> Any:
         """The messages Cᵢ(gᵢ), stacked `(N, ...)`."""
 
@@ -188,7 +206,7 @@ class Agents(Oracle):
         compressor, first, N = self.compressors.tree, self.members.first, self.count
         unravel = jax.flatten_util.ravel_pytree(x)[1]
         c, D, G = self.each(lambda oracle, compressor: _induced(oracle, compressor, x))
-        independent = isinstance(first.covariance(x), lx.DiagonalLinearOperator)
+        independent = self._independent(x)
         if independent:
             D += (1 - c)[:, None] * self.each(lambda oracle, _: _ravel(oracle.variance(x)))
         if independent and not compressor.couples:

@@ -78,6 +78,13 @@ class SVAG(Oracle):
         g1, g2 = (self.oracle.sample_gradient(x, slot) for slot in draw)
         return jax.tree.map(lambda g1, g2: r1 * g1 + r2 * g2, g1, g2)
 
+    def brownian(self, x: Any, draw: Pair) -> Any:
+        """(r₁ W₁ + r₂ W₂)/√F of the oracle's own W."""
+        r1, r2 = self.weights
+        W1, W2 = (self.oracle.brownian(x, slot) for slot in draw)
+        root = jnp.sqrt(self.amplification)
+        return jax.tree.map(lambda W1, W2: (r1 * W1 + r2 * W2) / root, W1, W2)
+
     def covariance(self, x: Any) -> lx.AbstractLinearOperator:
         """F Σ(x)."""
         return _scaled(self.oracle.covariance(x), self.amplification)

@@ -6,4 +6,5 @@ from jaxsde.processes._paired import OnSide as OnSide
 from jaxsde.processes._paired import Paired as Paired
 from jaxsde.processes._paired import PairedDraw as PairedDraw
 from jaxsde.processes._paired import Sides as Sides
+from jaxsde.processes._paired import Unit as Unit
 from jaxsde.processes._sde import SDEProcess as SDEProcess

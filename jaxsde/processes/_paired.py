@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from jaxsde import _checks
-from jaxsde.engine.noise import Normal, is_draw
+from jaxsde.engine.noise import Draw, Normal, is_draw
 from jaxsde.engine.observables import Observable
 from jaxsde.processes._optimizer import OptimizerProcess
 from jaxsde.processes._sde import SDEProcess
@@ -25,10 +25,17 @@ class Sides(NamedTuple):
     sde: Any
 
 
-class PairedDraw(NamedTuple):
-    """The SDE's unit normals, one entry a substep, and the oracle's own draw if it has one."""
+class Unit(NamedTuple):
+    """The unit normals of one substep: those of the oracle that are shared, and the SDE's own."""
 
-    unit: tuple[PyTree, ...]
+    shared: PyTree | None
+    own: list[PyTree]
+
+
+class PairedDraw(NamedTuple):
+    """What both sides consume, one entry a substep, and the oracle's own draw if it shares none."""
+
+    unit: tuple[Unit, ...]
     own: PyTree | None
 
 
@@ -46,6 +53,10 @@ class OnSide(eqx.Module):
                 lambda a, b: (a + 0.0) - b, self.fn(sides.optimizer), self.fn(sides.sde)
             )
         return self.fn(getattr(sides, self.side))
+
+
+def _leaves(draws: PyTree[Draw]) -> list[Draw]:
+    return jax.tree.leaves(draws, is_leaf=is_draw)
 
 
 def _check_same_rate(optimizer: OptimizerProcess, sde: SDEProcess) -> None:
@@ -88,8 +99,8 @@ class Paired(eqx.Module):
     One step is one step of the optimizer and s of the SDE, with s unit normals ξ₁, ..., ξ_s: the
     SDE uses each, a Gaussian oracle their sum (ξ₁ + ... + ξ_s)/√s, so that both see one Brownian
     motion and the difference has little variance; an SDE with more Brownian motions shares its
-    first. Oracles with other draws, such as Student-t, keep their own and the two sides are
-    independent.
+    first, one of many agents the mean of theirs (`Oracle.brownian`). Oracles with other draws, such
+    as Student-t or those of compressors, keep their own and the two sides are independent.
 
     During a warm-up of k₀ steps the SDE's side is the optimizer's state; from then on it goes its
     own way. So an SDE that is singular at 0, or an optimizer whose state starts far from where the
@@ -138,40 +149,51 @@ class Paired(eqx.Module):
         """The SDE's initial time; the optimizer's if that warms up."""
         return self.sde.t0 if self.warm_up is None else self.optimizer.t0
 
-    def _shares_noise(self, x0: PyTree) -> bool:
-        draws = [
-            jax.tree.leaves(side.noise(x0), is_leaf=is_draw) for side in (self.optimizer, self.sde)
-        ]
-        normal = all(isinstance(draw.law, Normal) for draw in draws[0] + draws[1])
-        shapes, its = ([d.shape for d in side] for side in draws)
-        return normal and shapes == its[: len(shapes)]
+    def _shared_leaves(self, x0: PyTree) -> int:
+        """How many of the SDE's draws are the oracle's; 0 where it cannot share them."""
+        draws = self.optimizer.noise(x0)
+        leaves, its = (_leaves(side) for side in (draws, self.sde.noise(x0)))
+        if not all(isinstance(draw.law, Normal) for draw in leaves + its):
+            return 0
+        values = jax.tree.map(lambda draw: jnp.zeros(draw.shape), draws, is_leaf=is_draw)
+        shared = jax.eval_shape(self.optimizer.oracle.brownian, x0, values)
+        shapes = [leaf.shape for leaf in jax.tree.leaves(shared)]
+        return len(shapes) if shapes == [draw.shape for draw in its[: len(shapes)]] else 0
 
     def noise(self, x0: PyTree) -> PairedDraw:
-        """The SDE's draws, once a substep, and the oracle's own where it cannot share them."""
-        own = None if self._shares_noise(x0) else self.optimizer.noise(x0)
-        return PairedDraw((self.sde.noise(x0),) * self.substeps, own)
+        """The shared draws and the SDE's own, once a substep; the oracle's if it shares none."""
+        optimizer, sde = self.optimizer.noise(x0), _leaves(self.sde.noise(x0))
+        shared = self._shared_leaves(x0)
+        unit = Unit(optimizer if shared else None, sde[shared:])
+        return PairedDraw((unit,) * self.substeps, None if shared else optimizer)
 
-    def _optimizer_draw(self, x: PyTree, draw: PairedDraw) -> PyTree:
+    def _optimizer_draw(self, draw: PairedDraw) -> PyTree:
         if draw.own is not None:
             return draw.own
-        structure = jax.tree.structure(self.optimizer.noise(x), is_leaf=is_draw)
-        shared = jax.tree.map(lambda *xi: sum(xi[1:], xi[0]) / np.sqrt(len(xi)), *draw.unit)
-        return structure.unflatten(jax.tree.leaves(shared)[: structure.num_leaves])
+        shared = [unit.shared for unit in draw.unit]
+        return jax.tree.map(lambda *xi: sum(xi[1:], xi[0]) / np.sqrt(len(xi)), *shared)
+
+    def _sde_draw(self, x: PyTree, unit: Unit) -> PyTree:
+        structure = jax.tree.structure(self.sde.noise(x), is_leaf=is_draw)
+        shared = []
+        if unit.shared is not None:
+            shared = jax.tree.leaves(self.optimizer.oracle.brownian(x, unit.shared))
+        return structure.unflatten([*shared, *unit.own])
 
     def init(self, x0: PyTree, draw: PairedDraw) -> Sides:
         """Both sides at x0."""
-        optimizer = self.optimizer.init(x0, self._optimizer_draw(x0, draw))
-        return Sides(optimizer, self.sde.init(x0, draw.unit[0]))
+        optimizer = self.optimizer.init(x0, self._optimizer_draw(draw))
+        return Sides(optimizer, self.sde.init(x0, self._sde_draw(x0, draw.unit[0])))
 
     def step(self, k, state: Sides, draw: PairedDraw) -> Sides:
         """One step of the optimizer, s of the SDE."""
-        own = self._optimizer_draw(self.optimizer.position(state.optimizer), draw)
-        optimizer = self.optimizer.step(k, state.optimizer, own)
+        optimizer = self.optimizer.step(k, state.optimizer, self._optimizer_draw(draw))
 
         def solve():
             sde = state.sde
-            for i, xi in enumerate(draw.unit):
+            for i, unit in enumerate(draw.unit):
                 step = k * float(self.substeps) + i  # beyond int32 too
+                xi = self._sde_draw(self.sde.position(sde), unit)
                 sde = self.sde.step_from(self.t0 + step * self.sde.dt, sde, xi)
             return sde
 

@@ -4,7 +4,16 @@ import numpy as np
 import optax
 import pytest
 
-from jaxsde import InputError, OptimizerProcess, optimizers, simulate, theory
+from jaxsde import (
+    InputError,
+    OptimizerProcess,
+    Paired,
+    SDEProcess,
+    optimizers,
+    sdes,
+    simulate,
+    theory,
+)
 from jaxsde.oracles import SVAG, GaussianNoise, Oracle, StudentTNoise
 from jaxsde.problems import Quadratic
 from jaxsde.theory import gradient_descent, scaling
@@ -38,6 +47,16 @@ def test_covariance_is_that_of_the_gradient_and_the_mean_is_kept(noise, x64):
     root = svag.covariance_root(x).as_matrix()
     np.testing.assert_allclose(root @ root.T, expected, atol=1e-13)
     np.testing.assert_allclose(svag.variance(x), np.diag(expected), atol=1e-13)
+
+
+def test_a_pair_shares_the_noise_of_both_slots(key):
+    """At dt = η SGD on SVAG and its SDE are then the same path."""
+    svag = SVAG(GaussianNoise(PROBLEM, 0.5), 4.0)
+    optimizer = OptimizerProcess(optax.sgd, {"learning_rate": 0.1}, svag)
+    pair = Paired(optimizer, SDEProcess(sdes.SGD(svag, 0.1), 0.1))
+    run = simulate(pair, X.astype(np.float32), steps=8, paths=64, key=key, records=1)
+    assert np.all(run.variance("optimizer.position")[-1] > 1e-2)
+    assert np.all(run.variance("difference.position")[-1] < 1e-12)
 
 
 def test_amplification_one_is_the_oracle_on_its_second_slot(x64):
