@@ -65,6 +65,17 @@ def test_both_sides_stand_beside_their_laws(name, noise, key):
     assert np.all(np.abs(ensemble.mean("sde.loss") - laws.sde)[1:] < BOUND * error + bias)
 
 
+def test_laws_of_a_vote_with_ties(key):
+    family = families.family("dsign_sgd-majority")
+    oracle, values = GaussianNoise(PROBLEM, 0.3), {"agents": 4.0}
+    pair = family.pair(oracle, 0.05, SUBSTEPS, values)
+    ensemble = simulate(
+        pair, X0, steps=40, paths=20_000, key=key, records=4, observables=pair.observables()
+    )
+    laws = family.laws(families.Setting(oracle, 0.05, X0, 0.025, ensemble.time, values))
+    assert off(ensemble, "optimizer", laws.optimizer).max() < BOUND
+
+
 @pytest.mark.parametrize("name", ["rmspropw", "adam-l2", "adamw", "adamw-published"])
 def test_adaptive_methods_settle_at_their_levels(name, key):
     """Within 1 % beside the error: the fluctuations of v that the law leaves out are of 1 - β₂."""

@@ -73,17 +73,19 @@ def _sparsified_laws(fixed_count: bool = False) -> Callable[[Setting], Laws | No
 
 def _mean_of_signs(setting: Setting) -> Server:
     N = _whole("agents", setting.hyperparameters["agents"])
-    return Server(N, False, lambda m: (m, (1 - m**2) / N), N)
+    return Server(N, False, lambda m: (m, (1 - m**2) / N), lambda: N)
 
 
 def _vote(setting: Setting) -> Server:
     N = _whole("agents", setting.hyperparameters["agents"])
 
     def step(m):
-        M = 2 * scipy.stats.binom.sf(N // 2, N, (1 + m) / 2) - 1
-        return M, 1 - M**2
+        p = (1 + m) / 2
+        ayes, noes = scipy.stats.binom.sf(N // 2, N, p), scipy.stats.binom.cdf((N - 1) // 2, N, p)
+        M, Q = ayes - noes, ayes + noes
+        return M, Q - M**2
 
-    return Server(N, True, step, theory.distributed.vote_slope(N))
+    return Server(N, True, step, lambda: theory.distributed.vote_slope(N))
 
 
 def _row(

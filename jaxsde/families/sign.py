@@ -20,19 +20,19 @@ LATTICE_STEPS = 10_000  # two seconds in ten dimensions, growing with the square
 class Server(NamedTuple):
     """What a server makes of N signs of one law: its step on the lattice and in the SDE.
 
-    `step` maps the mean m of one sign to the mean and variance of what is sent back; `gain` is how
-    many times the excess loss near a minimum falls below that of one agent.
+    `step` maps the mean m of one sign to the mean and variance of what is sent back; `gain()` is
+    how many times the excess loss near a minimum falls below that of one agent.
     """
 
     agents: int
     majority_vote: bool
     step: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-    gain: float
+    gain: Callable[[], float]
 
 
 def alone(setting: Setting) -> Server:
     """One agent."""
-    return Server(1, False, lambda m: (m, 1 - m**2), 1.0)
+    return Server(1, False, lambda m: (m, 1 - m**2), lambda: 1.0)
 
 
 def sign_laws(
@@ -59,7 +59,7 @@ def sign_laws(
         if model is None or not np.all(scale == scale[0]):
             return None
         excess = theory.sign.stationary_excess_loss(len(scale), eta, scale[0], nu)
-        level = model.minimum + excess / server(setting).gain
+        level = model.minimum + excess / server(setting).gain()
         return Laws(*[level] * 3, about=f"{model.about}, leading order in η")
 
     return laws

@@ -184,8 +184,7 @@ def test_what_has_no_such_sde_is_refused(make, message):
         make()
 
 
-def test_signs_need_no_moments_and_quantisation_takes_matrices(x64):
-    coefficients(DSignSGD(of_noise(0.5), ETA))
+def test_agents_of_correlated_noise_have_normals_of_their_own():
     full = Agents.of(2, GaussianNoise, PROBLEM, QSGD(2), covariance=[np.eye(3) + 0.1] * 2)
-    root = DCSGD(full, ETA).diffusion(0.0, DCSGD(full, ETA).initial(jnp.asarray(X)), None)
-    assert root.as_matrix().shape == (3, 9)
+    structure = DCSGD(full, ETA).brownian_structure(jnp.asarray(X))
+    assert [leaf.shape for leaf in structure] == [(2, 3), (3,)]

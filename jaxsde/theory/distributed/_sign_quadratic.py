@@ -23,7 +23,9 @@ def vote_slope(agents: int) -> float:
     """
     N = _checks.at_least("agents", agents, 1)
     if N % 2 == 0:
-        raise _checks.InputError(f"a majority vote without ties needs an odd agents, got {N}")
+        raise _checks.InputError(
+            f"a majority vote without ties needs an odd number of agents, got {N}"
+        )
     return N * math.comb(N - 1, (N - 1) // 2) / 2 ** (N - 1)
 
 
