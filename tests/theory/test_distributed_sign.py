@@ -308,7 +308,7 @@ def test_what_has_no_law_is_refused():
     refused("x0 must have shape", x0=np.ones(3))
     refused("multiples", time=0.25, law=theory.discrete)
     refused("degrees_of_freedom", degrees_of_freedom=0.0)
-    refused("odd agents, got 2", agents=2, majority_vote=True)
+    refused("odd number of agents, got 2", agents=2, majority_vote=True)
     refused("one scale for all agents", scale=[1.0, 1.0, 2.0], majority_vote=True)
     with pytest.raises(InputError, match="positive in every entry"):
         distributed.sign_stationary_variance(Quadratic(np.array([1.0, 0.0])), 1.0, ETA, agents=2)
