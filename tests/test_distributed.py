@@ -16,7 +16,7 @@ from jaxsde import (
     with_covariance,
 )
 from jaxsde.engine.observables import position
-from jaxsde.oracles import Agents, BernoulliK, GaussianNoise, RandomK, StudentTNoise
+from jaxsde.oracles import SVAG, Agents, BernoulliK, GaussianNoise, RandomK, StudentTNoise
 from jaxsde.problems import Quadratic
 from jaxsde.sdes import DCSGD, DSGD, DSignSGD
 from jaxsde.theory import distributed, em, expected_loss, scaling
@@ -190,11 +190,13 @@ def test_loss_of_many_agents_is_read_off_the_common_problem(key):
     assert jax.tree.leaves(oracle.noise(X0).compression) == []
 
 
-@pytest.mark.parametrize("noise", ["independent", "correlated"])
+@pytest.mark.parametrize("noise", ["independent", "amplified", "correlated"])
 def test_agents_and_their_sde_are_moved_by_one_noise(noise, key):
     """At dt = η both sides are then the same path, N (0, 1) times the same root."""
     if noise == "independent":
         oracle = Agents.of(3, GaussianNoise, FLAT, scale=SCALES[:3])
+    elif noise == "amplified":
+        oracle = Agents([SVAG(GaussianNoise(FLAT, s), 2.0) for s in SCALES[:3]])
     else:
         matrices = [np.eye(3) * s + 0.2 for s in SCALES[:3]]
         oracle = Agents.of(3, GaussianNoise, FLAT, covariance=matrices)

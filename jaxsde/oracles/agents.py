@@ -150,15 +150,16 @@ class Agents(Oracle):
         return self.each(lambda oracle, _, z: oracle.sample_gradient(x, z), draw.gradient)
 
     def brownian(self, x: Any, draw: AgentsDraw) -> Any:
-        """W = Σ Rᵢ ξᵢ/√(Σ Rᵢ²), which moves (1/N) Σ Zᵢ; all ξᵢ where a covariance is a matrix."""
+        """W = Σ Rᵢ Wᵢ/√(Σ Rᵢ²), which moves (1/N) Σ Zᵢ; all Wᵢ where a covariance is a matrix."""
+        W = self.each(lambda oracle, _, xi: oracle.brownian(x, xi), draw.gradient)
         if not self._independent(x):
-            return draw.gradient
+            return W
 
-        def noise(oracle, _, xi):
+        def noise(oracle, _, W):
             root = oracle.covariance_root(x)
-            return root.mv(xi), jax.tree.map(jnp.square, root.diagonal)
+            return root.mv(W), jax.tree.map(jnp.square, root.diagonal)
 
-        moved, variance = self.each(noise, draw.gradient)
+        moved, variance = self.each(noise, W)
         return jax.tree.map(
             lambda z, v: jnp.sum(z, axis=0) / jnp.sqrt(jnp.sum(v, axis=0)), moved, variance
         )
@@ -196,7 +197,7 @@ class Agents(Oracle):
 
         Diagonal where all Σᵢ are and no compressor couples coordinates. Otherwise a sum of factors
         without a factorisation, each on normals of its own (`Normals`): √(1 - cᵢ) Σᵢ^{1/2}/N for
-        every agent where Σᵢ is a matrix (a diagonal one joins Dᵢ), and `less_one` for
+        every agent where Σᵢ is a matrix (a diagonal one joins Dᵢ), and a closed root of
         diag(Dᵢ) - cᵢ Gᵢ Gᵢᵀ, once where all agents have one ∇f, else for every agent.
 
         Raises:
@@ -212,10 +213,10 @@ class Agents(Oracle):
         if independent and not compressor.couples:
             return lx.DiagonalLinearOperator(unravel(jnp.sqrt(jnp.sum(D, axis=0)) / N))
         if self.one_problem or not compressor.couples:
-            rest = functools.partial(less_one, jnp.sum(D, axis=0), jnp.sum(c), G[0])
+            rest = functools.partial(_downdated, jnp.sum(D, axis=0), jnp.sum(c), G[0])
             shape = D.shape[1:]
         else:
-            rest, shape = functools.partial(_sum_of_less_one, D, c, G), D.shape
+            rest, shape = functools.partial(_sum_downdated, D, c, G), D.shape
         if independent and shape == D.shape[1:]:
             return lx.FunctionLinearOperator(
                 lambda w: unravel(rest(_ravel(w)) / N), jax.eval_shape(lambda: x)
@@ -263,7 +264,7 @@ class MeanProblem(Problem):
         return jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
 
 
-def less_one(D: Vector, c: Scalar, G: Vector, w: Vector) -> Vector:
+def _downdated(D: Vector, c: Scalar, G: Vector, w: Vector) -> Vector:
     """R w with R Rᵀ = diag(D) - c G Gᵀ, positive semidefinite: √D (w - (u·w) u/(1 + √(1 - |u|²))).
 
     u = √c G/√D, so that R = √D √(I - u uᵀ).
@@ -274,8 +275,8 @@ def less_one(D: Vector, c: Scalar, G: Vector, w: Vector) -> Vector:
     return root * (w - jnp.sum(u * w) * u / (1 + left))
 
 
-def _sum_of_less_one(D, c, G, w):
-    return jnp.sum(jax.vmap(less_one)(D, c, G, w), axis=0)
+def _sum_downdated(D, c, G, w):
+    return jnp.sum(jax.vmap(_downdated)(D, c, G, w), axis=0)
 
 
 def _induced(oracle: Oracle, compressor: Unbiased, x: Any) -> tuple[Scalar, Vector, Vector]:
