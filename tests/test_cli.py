@@ -175,7 +175,7 @@ def test_a_warning_is_one_line(tmp_path, capsys):
         run(
             tmp_path, "dcsgd-random-k", "--learning-rate", "0.4", "--hyperparameters", "agents", "1"
         )
-    assert capsys.readouterr().err.startswith("jaxsde: warning: learning_rate * omega * curvature")
+    assert capsys.readouterr().err.startswith("jaxsde: warning: learning_rate * omega * eigenvalue")
 
 
 def test_the_help_names_every_choice(capsys):
@@ -195,6 +195,14 @@ def test_the_help_names_every_choice(capsys):
         (123.456, 4.0, "123.5(40)"),
         (np.nan, np.nan, "none left"),
         (1e30, np.inf, "1e+30"),
+        (123.4, 12.0, "123(12)"),
+        (54321.0, 1234.0, "54321(1234)"),
+        (1.047e10, 2e9, "1.05(20)e+10"),
+        (-5.344e12, 9.1e13, "-0.5(91)e+13"),
+        (2.4769e-11, 4.1e-13, "2.477(41)e-11"),
+        (1.0, 1e-13, "1"),
+        (0.0, 0.0, "0"),
+        (0.0, 1e-14, "0.0(10)e-14"),
     ],
 )
 def test_numbers_carry_their_error(value, error, text):

@@ -175,10 +175,15 @@ def with_error(value: Any, error: Any) -> str:
     """value(error), the error in units of the value's last digit, with two digits."""
     if not np.isfinite(value):
         return "none left"
-    digits = 1 - int(np.floor(np.log10(error))) if 0 < error < np.inf else 0
-    if not 0 < digits < 10:
+    if not 1e-10 * abs(value) < error < np.inf:
         return f"{value:.4g}"
-    return f"{value:.{digits}f}({error * 10**digits:.0f})"
+    digits = 1 - int(np.floor(np.log10(error)))
+    if 0 <= digits < 10:
+        return f"{value:.{digits}f}({error * 10**digits:.0f})"
+    exponent = int(np.floor(np.log10(max(abs(value), error))))
+    if digits < 0 and exponent < 5:
+        return f"{value:.0f}({error:.0f})"
+    return f"{with_error(value / 10.0**exponent, error / 10.0**exponent)}e{exponent:+03d}"
 
 
 def compare(

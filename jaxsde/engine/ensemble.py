@@ -14,7 +14,8 @@ from scipy.stats import mstats
 from jaxsde import _checks, _files
 from jaxsde.engine.statistics import Moments, over
 
-ENOUGH = 2000  # finite values that a share is taken from; in fewer, one path may well be heavy
+ENOUGH = 2000  # finite values in which no path is heavy but for the law's tails
+FEW = 100  # in which such a path may hold a tenth of the variance, not half of it
 
 
 class Estimate(NamedTuple):
@@ -166,11 +167,13 @@ class Ensemble(eqx.Module):
     def heaviest(self, name: str) -> float:
         """The share of the sampled variance that one path carries, the median over varying times.
 
-        Of order 1 where the variance is infinite, and then the mean may not exist either; 0 where
-        fewer than 2,000 values are finite, too few to tell.
+        Of order 1 where the variance is infinite, and then the mean may not exist either. 0 where
+        too few values are finite to tell: below 100, and below 2,000 unless it is over a half.
         """
         shares = self._of_rows(name, _heaviest)
-        return float(np.median(shares[shares > 0])) if np.any(shares > 0) else 0.0
+        share = float(np.median(shares[shares > 0])) if np.any(shares > 0) else 0.0
+        enough = self.sample[name].shape[-1] >= ENOUGH
+        return share if enough or share > 1 / 2 else 0.0
 
     def to_xarray(self):
         """The ensemble as a labelled `xarray.Dataset`: `<name>.mean`, `.variance`, ... over time.
@@ -270,7 +273,7 @@ def _standardized(values: np.ndarray, bound: float) -> tuple[np.ndarray, float]:
 
 def _heaviest(values: np.ndarray) -> float:
     """The largest (v - median)² over their sum; 0 for equal or too few values."""
-    deviation = np.abs(values - np.median(values)) if values.size >= ENOUGH else np.zeros(1)
+    deviation = np.abs(values - np.median(values)) if values.size >= FEW else np.zeros(1)
     largest = deviation.max()
     return 1 / np.sum((deviation / largest) ** 2) if largest > 0 else 0.0
 

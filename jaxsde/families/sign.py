@@ -14,7 +14,7 @@ from jaxsde.families._family import Curve, Family, Laws, Setting, quadratic_mode
 from jaxsde.oracles import GaussianNoise, StudentTNoise
 from jaxsde.problems import Quadratic
 
-LATTICE_STEPS = 10_000  # two seconds in ten dimensions, growing with the square
+LATTICE_WORK = 1e8  # products a coordinate; two seconds in ten dimensions
 
 
 class Server(NamedTuple):
@@ -71,10 +71,10 @@ def _sign_curves(
 ) -> tuple[Curve, Curve]:  # fmt: skip
     """E f of the optimizer and of the SDE, a sum over independent coordinates."""
     eta, steps = setting.learning_rate, np.rint(setting.time / setting.learning_rate).astype(int)
-    if steps.max() * server.agents > LATTICE_STEPS:
-        raise _checks.InputError(
-            f"the lattice law takes too long beyond {LATTICE_STEPS:,} steps of all agents"
-        )
+    outcomes = 1 if server.majority_vote else server.agents  # of a step, beside the first
+    if outcomes * (outcomes + 1) / 2 * float(steps.max()) ** 2 > LATTICE_WORK:
+        most = int(np.sqrt(2 * LATTICE_WORK / (outcomes * (outcomes + 1))))
+        raise _checks.InputError(f"the lattice law takes too long beyond {most:,} steps")
     optimizer, sde = np.zeros(len(steps)), np.zeros(len(steps))
     h, minimizer = np.asarray(problem.hessian, float), np.asarray(problem.minimizer, float)
     for lam, sigma, y0 in zip(h, scale, setting.x0 - minimizer, strict=True):

@@ -1,9 +1,9 @@
 """Distributed SGD: transformations of the gradients of N agents, stacked `(N, ...)`, into a step.
 
-The first transformation of a chain makes one update of x's shape out of the stacked gradients, and
-any of optax's may follow it: `optax.chain(average_messages(), optax.adam(1e-3))`.
-`OptimizerProcess` feeds them from `jaxsde.oracles.Agents`; what comes before sees the agents'
-gradients.
+One transformation of a chain makes one update of x's shape out of the stacked gradients; any of
+optax's may follow it, `optax.chain(average_messages(), optax.adam(1e-3))`. What comes before it
+sees all agents' gradients as one array, and can keep no state of x's shape. `OptimizerProcess`
+feeds them from `jaxsde.oracles.Agents`.
 """
 
 from collections.abc import Callable

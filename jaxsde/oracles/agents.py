@@ -1,7 +1,7 @@
 """Many agents, each with a gradient oracle and a compressor of its own."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -59,9 +59,7 @@ class Agents(Oracle):
     one_problem: bool = eqx.field(static=True)
 
     def __init__(self, oracles: Sequence[Oracle], compressor=None):
-        oracles = list(oracles)
-        if not oracles:
-            raise _checks.InputError("agents must be at least one")
+        oracles = _members("agents", Oracle, oracles)
         self.count = len(oracles)
         self.members = Stacked.of("agents", oracles)
         problems = Stacked.of("problems", [oracle.problem for oracle in oracles])
@@ -79,8 +77,8 @@ class Agents(Oracle):
             oracle: `GaussianNoise`, `StudentTNoise`, ...
             problem: f, every agent's.
             compressor: as in the class.
-            values: the oracle's other arguments: a number is every agent's, a sequence has one
-                entry an agent.
+            values: the oracle's other arguments: a number is every agent's, a sequence or array has
+                one entry an agent. An array for all, such as a covariance, is `[array] * count`.
 
         Raises:
             InputError: N below 1, sequences of another length than N, or what the oracle refuses.
@@ -94,7 +92,7 @@ class Agents(Oracle):
             if len(value) != count:
                 raise _checks.InputError(
                     f"{name} has {len(value)} entries for {count} agents: give one number for "
-                    "all, or one entry an agent"
+                    "all, or one entry an agent, [value] * agents where all have one array"
                 )
         values = {  # one array for all, which `Stacked` knows again where it is traced
             name: jnp.asarray(value, float) if isinstance(value, float) else value
@@ -205,6 +203,7 @@ class Agents(Oracle):
         """
         self.check_unbiased()
         compressor, first, N = self.compressors.tree, self.members.first, self.count
+        compressor.check_noise(first)
         unravel = jax.flatten_util.ravel_pytree(x)[1]
         c, D, G = self.each(lambda oracle, compressor: _induced(oracle, compressor, x))
         independent = self._independent(x)
@@ -290,12 +289,22 @@ def _ravel(tree: PyTree) -> Vector:
     return jax.flatten_util.ravel_pytree(tree)[0]
 
 
-def _compressors(given: Compressor | Sequence[Compressor] | None, count: int) -> Stacked:
+def _compressors(given: Any, count: int) -> Stacked:
     if given is None or isinstance(given, Compressor):
         given = [Identity() if given is None else given] * count
-    members = list(given)
+    members = _members("compressors", Compressor, given)
     if len(members) != count:
         raise _checks.InputError(
             f"{len(members)} compressors for {count} agents: give one for all, or one an agent"
         )
     return Stacked.of("compressors", members)
+
+
+def _members(name: str, kind: type, given: Any) -> list:
+    """The list; refuses what is no list of such objects."""
+    if not isinstance(given, Iterable) or not all(isinstance(one, kind) for one in (list(given))):
+        raise _checks.InputError(f"{name} must be a list of jaxsde {kind.__name__}s, got {given!r}")
+    members = list(given)
+    if not members:
+        raise _checks.InputError(f"{name} must be at least one")
+    return members

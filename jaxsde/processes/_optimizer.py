@@ -122,7 +122,7 @@ class OptimizerProcess(eqx.Module):
         g = self.oracle.sample_gradient(x, draw)
         update = self._transformation().update
         updates, inner = update(g, inner, x, **_asked_for(update, self._extras(x, g, draw)))
-        _check_one_update(updates, x)
+        _check_one_update(updates, x, self.oracle)
         return OptimizerState(optax.apply_updates(x, updates), inner)
 
     def _extras(self, x: PyTree, g: PyTree, draw: PyTree) -> dict[str, Any]:
@@ -167,13 +167,17 @@ def _asked_for(update: Callable, extras: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_one_update(updates: PyTree, x: PyTree) -> None:
+def _check_one_update(updates: PyTree, x: PyTree, oracle: Oracle) -> None:
+    hint = "it averages over agents, and this oracle is one agent's: give it Agents"
+    if isinstance(oracle, Agents):
+        hint = (
+            "the stacked gradients of Agents need optimizers.dsgd or a sibling, or a chain with "
+            "optimizers.average_gradients() in it"
+        )
     for update, leaf in zip(jax.tree.leaves(updates), jax.tree.leaves(x), strict=True):
         if jnp.shape(update) != jnp.shape(leaf):
             raise _checks.InputError(
-                f"the optimizer's update has shape {jnp.shape(update)}, x {jnp.shape(leaf)}: the "
-                "stacked gradients of Agents need optimizers.dsgd or a sibling, or a chain with "
-                "optimizers.average_gradients() in it"
+                f"the optimizer's update has shape {jnp.shape(update)}, x {jnp.shape(leaf)}: {hint}"
             )
 
 

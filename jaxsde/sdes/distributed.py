@@ -35,6 +35,8 @@ class _Distributed(PositionSDE):
                 f"this SDE is of many agents: give jaxsde.oracles.Agents, not "
                 f"{type(agents).__name__}"
             )
+        if not (schedule is None or callable(schedule)):
+            raise _checks.InputError(f"schedule must be a function of the step, got {schedule!r}")
         self.agents = agents
         self.learning_rate = jnp.asarray(learning_rate, float)
         self.schedule = schedule
@@ -87,8 +89,10 @@ class DCSGD(_Distributed):
         InputError: η not positive, another κ, a biased compressor, noise of infinite variance.
 
     Warns:
-        UserWarning: on a quadratic, η ω λ >= 2 N for its largest eigenvalue λ, so that the second
-            moment of X grows for ever.
+        UserWarning: on a quadratic, without a schedule, η ω λ >= 2 N for its largest eigenvalue λ
+            (η λ (ω/N + 2κ) >= 2 with a curvature): the second moments of X grow for ever if H is
+            diagonal and the compressor sparsifies, and may do so otherwise. The algorithm's own
+            bound is lower, `theory.distributed.largest_learning_rate(law=discrete)`.
     """
 
     curvature: float | None = eqx.field(static=True)
@@ -100,7 +104,8 @@ class DCSGD(_Distributed):
         self.curvature = curvature
         check_variance(agents.members.tree)
         agents.check_unbiased()
-        _warn_if_unstable(agents, learning_rate)
+        if schedule is None:
+            _warn_if_unstable(agents, learning_rate, curvature)
 
     def drift(self, t, y: State, args) -> State:
         """-ψ ∇f, and with a curvature -ψ ∇f + κ η ψ² ∇²f ∇f."""
@@ -225,7 +230,7 @@ class MajorityVote(DSignSGD):
         dX = -ψ M dt - ψ √η √(Q - M²) dW,    ψ = ψ(t/η):
 
     the noise of a vote does not fall with N. The signs are independent with means mᵢ, those of
-    `DSignSGD`; their sum is counted agent by agent, in N²/2 operations a coordinate.
+    `DSignSGD`; their sum's law costs some 3 N² operations a coordinate.
 
     Args:
         agents: f and the noise; it needs a `cdf`. Their compressors are not used.
@@ -253,34 +258,58 @@ class MajorityVote(DSignSGD):
 
 
 def _vote(m: Float[Array, "N ..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """M and Q of independent signs with means m."""
+    """M and Q of independent signs with means m, from E e^{iθS} = Π (cos θ + i mᵢ sin θ) of S = Σ.
+
+    sign(S) = Σ a sin(θ S) on the values of S: for odd N at θ = π l/(2(N + 1)), l = 1, 3, ..., N,
+    with a = 2/((N + 1) sin θ); for even N at θ = π l/(N + 2), l = 1, 3, ... <= N/2, with
+    a = 4/((N + 2) tan θ). There 1 - Q = P(S = 0) is the mean of cos(θ S) at θ = π l/(N + 1).
+    """
     N = len(m)
-    positive = [jnp.ones_like(m[0])]  # P(j of the signs so far are positive)
-    for m_i in m:
-        up = [(1 + m_i) / 2 * P for P in positive]
-        down = [(1 - m_i) / 2 * P for P in positive]
-        inner = [u + d for u, d in zip(up[:-1], down[1:], strict=True)]
-        positive = [down[0], *inner, up[-1]]
-    ayes = jnp.sum(jnp.stack(positive[N // 2 + 1 :]), axis=0)
-    noes = jnp.sum(jnp.stack(positive[: (N + 1) // 2]), axis=0)
-    return ayes - noes, ayes + noes
+    if N % 2:
+        theta = np.pi * np.arange(1, N + 1, 2) / (2 * (N + 1))
+        M = _mean_wave(m, theta, 2 / ((N + 1) * np.sin(theta)))[1]
+        return M, jnp.ones_like(M)
+    theta = np.pi * np.arange(1, N // 2 + 1, 2) / (N + 2)
+    M = _mean_wave(m, theta, 4 / ((N + 2) * np.tan(theta)))[1]
+    theta = np.pi * np.arange(N + 1) / (N + 1)
+    return M, 1 - _mean_wave(m, theta, np.full(N + 1, 1 / (N + 1)))[0]
 
 
-def _warn_if_unstable(agents: Agents, learning_rate: Any) -> None:
-    """Says so where the compression's noise is known to outgrow the descent."""
-    problem, N = agents.problem, agents.count
-    if not isinstance(problem, Quadratic):
+def _mean_wave(m: Float[Array, "N ..."], theta: np.ndarray, a: np.ndarray) -> tuple[Array, Array]:
+    """Σ a E cos(θS) and Σ a E sin(θS)."""
+    cos, sin, a = (
+        jnp.asarray(v, m.dtype).reshape(-1, *[1] * (m.ndim - 1))
+        for v in (np.cos(theta), np.sin(theta), a)
+    )
+    real, imaginary = a + 0 * m[:1], 0 * a * m[:1]
+    for m_i in m[:, None]:
+        real, imaginary = (
+            real * cos - imaginary * sin * m_i, imaginary * cos + real * sin * m_i
+        )  # fmt: skip
+    return jnp.sum(real, axis=0), jnp.sum(imaginary, axis=0)
+
+
+def _warn_if_unstable(agents: Agents, learning_rate: Any, curvature: float | None) -> None:
+    """Says so where the compression's noise may outgrow the descent on a quadratic."""
+    if not isinstance(agents.members.tree.problem, Quadratic):
         return
-    d = problem.minimizer.size
-    omega = _checks.concrete(jnp.mean(agents.each(lambda _, compressor: compressor.omega(d))))
-    H, eta = _checks.concrete(problem.hessian), _checks.concrete(learning_rate)
-    if omega is None or H is None or eta is None:
+    mean_hessian = jnp.mean(agents.each(lambda oracle, _: oracle.problem.hessian), axis=0)
+    d = len(mean_hessian)
+    mean_omega = jnp.mean(agents.each(lambda _, compressor: compressor.omega(d)))
+    H, omega = _checks.concrete(mean_hessian), _checks.concrete(mean_omega)
+    eta = _checks.concrete(learning_rate)
+    if H is None or omega is None or eta is None:
         return
-    largest = H.max() if H.ndim == 1 else np.linalg.eigvalsh(H)[-1]
-    if eta * omega * largest >= 2 * N:
-        warnings.warn(
-            f"learning_rate * omega * curvature = {eta * omega * largest:.4g} >= 2 N = {2 * N}: "
-            "the compression's noise outgrows the descent, and the SDE's second moment is not "
-            "bounded. Medians still mean something.",
-            stacklevel=5,  # past equinox, to who makes the SDE
-        )
+    N, largest = agents.count, H.max() if H.ndim == 1 else np.linalg.eigvalsh(H)[-1]
+    if omega == 0 or eta * largest * (omega / N + 2 * (curvature or 0)) < 2:
+        return
+    if curvature is None:
+        bound = f"learning_rate * omega * eigenvalue = {eta * omega * largest:.4g} >= 2 N = {2 * N}"
+    else:
+        value = eta * largest * (omega / N + 2 * curvature)
+        bound = f"learning_rate * eigenvalue * (omega/N {2 * curvature:+g}) = {value:.4g} >= 2"
+    warnings.warn(
+        f"{bound}: the compression's noise may outgrow the descent, and the SDE's second moments "
+        "grow for ever. Medians still mean something.",
+        stacklevel=5,  # past equinox, to who makes the SDE
+    )

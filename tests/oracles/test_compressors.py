@@ -112,6 +112,28 @@ def test_quantised_messages_under_gaussian_noise(make, x64):
         assert abs(np.sum(found) / np.sum(sampled) - 1) < 0.02
 
 
+@pytest.mark.parametrize("make", LEVELS.values(), ids=LEVELS)
+def test_quantised_messages_of_few_coordinates(make, x64):
+    """As above in three, to 7 %; 100,000 gradients."""
+    rng, compressor = np.random.default_rng(3), make()
+    sigma = rng.uniform(0.5, 1.5, 3)
+    for mean in (np.zeros(3), rng.normal(size=3), 3 * rng.normal(size=3)):
+        g = mean + sigma * rng.normal(size=(100_000, 3))
+        norm2, s = np.sum(g**2, axis=1, keepdims=True), float(compressor.levels)
+        p = s * np.abs(g) / np.sqrt(norm2) % 1
+        sampled = np.mean(norm2 * p * (1 - p), axis=0) / s**2
+        found = compressor.induced(jnp.asarray(mean), jnp.asarray(sigma**2)).D
+        assert np.max(np.abs(found - sampled) / (sigma**2 + sampled)) < 0.07
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_ternary_omega_of_few_coordinates(d, x64):
+    c, w = messages(Ternary(), np.ones(d))
+    error = w @ np.sum((c - 1) ** 2, axis=1) / d
+    np.testing.assert_allclose(Ternary().omega(d), error, atol=1e-12)
+    assert float(QSGD(3).omega(1)) == 0
+
+
 def test_the_other_coordinates_spread_too(x64):
     """Tr D of ternary messages, of mean 2 % too large at half the spread that the mean brings.
 
@@ -207,6 +229,8 @@ def test_zero_gradients_stay_zero():
         (lambda: QSGD(-2), "levels must be"),
         (lambda: RandomK(4).noise(3), "4 of 3 coordinates cannot be kept"),
         (lambda: RandomK(4).omega(3), "4 of 3 coordinates cannot be kept"),
+        (lambda: RandomK(4).induced(jnp.ones(3), jnp.ones(3)), "4 of 3 coordinates cannot be kept"),
+        (lambda: BernoulliK(4).induced(jnp.ones(3), jnp.ones(3)), "4 of 3 coordinates cannot be"),
         (lambda: BernoulliK(4).noise(3), "4 of 3 coordinates cannot be kept"),
         (lambda: RandomK([1, 2]), "k must be one number"),
         (lambda: QSGD([1, 2]), "levels must be one number"),

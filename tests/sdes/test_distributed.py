@@ -158,9 +158,16 @@ def test_noise_that_outgrows_the_descent_is_named(hessian):
         warnings.simplefilter("error")
         DCSGD(own, 0.66)
         DSGD(own, 6.0)
-    with pytest.warns(UserWarning, match="4.02 >= 2 N = 4") as caught:
+        DCSGD(own, 0.67, lambda k: 0.1)
+        DCSGD(own, 0.67, curvature=-0.5)
+    with pytest.warns(UserWarning, match="eigenvalue = 4.02 >= 2 N = 4") as caught:
         DCSGD(own, 0.67)
     assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match=r"\(omega/N \+1\) = 2.04 >= 2"):
+        DCSGD(own, 0.34, curvature=0.5)
+    shifted = [GaussianNoise(Quadratic(hessian, shift), 1.0) for shift in (0.0, 1.0)]
+    with pytest.warns(UserWarning, match="outgrow the descent"):
+        DCSGD(Agents(shifted, RandomK(1)), 0.67)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +178,17 @@ def test_noise_that_outgrows_the_descent_is_named(hessian):
         (lambda: DSignSGD(GaussianNoise(PROBLEM, 1.0), 0.1), "is of many agents"),
         (lambda: DCSGD(agents(), 0.1, curvature=1.0), "curvature must be None, -1/2 or 1/2"),
         (lambda: DCSGD(agents(Sign()), 0.1), "Sign is biased"),
+        (lambda: DSignSGD(agents(), 0.1, 0.5), "schedule must be a function"),
+        (
+            lambda: DCSGD(agents(RandomK(4)), 0.1, lambda k: 1).brownian_structure(jnp.zeros(3)),
+            "4 of 3 coordinates cannot be kept",
+        ),
+        (
+            lambda: DCSGD(
+                agents(QSGD(2), StudentTNoise, degrees_of_freedom=5.0), 0.1
+            ).brownian_structure(jnp.zeros(3)),
+            "quantised messages is known for Gaussian noise only",
+        ),
         (lambda: DSGD(of_noise(2.0), 0.1), "does not exist for Student-t noise with 2"),
         (lambda: DCSGD(of_noise(1.0), 0.1), "does not exist for Student-t noise with 1"),
         (

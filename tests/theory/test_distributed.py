@@ -214,6 +214,10 @@ def test_the_largest_learning_rate_is_the_edge_of_stability(law):
     )
     with pytest.raises(InputError, match=r"moments grow; .* here it is 2.00"):
         distributed.stationary_covariance(diagonal, noise, 1.001 * edge, law, **options)
+    pair = {"agents": 2, "omega": 1.0, "fixed_count": True}
+    beyond = 1.001 * distributed.largest_learning_rate(2.5, law=law, agents=2, omega=1.0)
+    with pytest.raises(InputError, match=r"moments grow; .* here it is 2.00"):
+        distributed.stationary_covariance(diagonal, noise, beyond, law, **pair)
     c, s = np.cos(0.6), np.sin(0.6)
     rotated = Quadratic(np.array([[c, -s], [s, c]]) @ np.diag([2.5, 1.0]) @ [[c, s], [-s, c]])
     assert distributed.is_stable(rotated, 1.001 * edge, law, **options)  # it is sufficient only
@@ -233,7 +237,7 @@ def test_largest_learning_rates_by_hand():
 
 
 def test_figures_of_a_compressed_quadratic():
-    """Simulations to 2 %: the loss along the way, and three ways to undo compression."""
+    """Simulations: the loss along the way to 2 %, three ways to undo compression to 0.6 %."""
     problem, noise, eta = Quadratic(np.array([1.0, 1.5, 2.0, 3.0])), np.ones(4), 0.02
 
     def loss(covariance):
@@ -254,7 +258,7 @@ def test_figures_of_a_compressed_quadratic():
 
     found = [level(), level(eta=eta / 4), level(B=4), level(N=8)]
     np.testing.assert_allclose(
-        np.array(found) / level(omega=0.0), [4.10, 0.993, 1.030, 1.008], rtol=0.02
+        np.array(found) / level(omega=0.0), [4.10, 0.993, 1.030, 1.008], rtol=0.006
     )
 
 

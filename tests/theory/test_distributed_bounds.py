@@ -93,14 +93,18 @@ def test_one_agent_without_compression_is_sgd():
         assert level == pytest.approx(gd.loss_level(sigma=1.5, **constants), rel=1e-12)
 
 
-def decaying(s):
-    return 1 / np.sqrt(s + 1)
+def decaying(k):
+    return 1 / np.sqrt(k + 1)
+
+
+def phis(t, eta):
+    return 2 * eta * (np.sqrt(t / eta + 1) - 1), eta * np.log(t / eta + 1)
 
 
 def test_gradient_bounds_by_hand():
-    """ψ = 1/√(s + 1): φ₁ = 2 (√(t + 1) - 1), φ₂ = ln(t + 1)."""
-    t = np.array([[3.0], [1e4]])
-    phi_1, phi_2 = 2 * (np.sqrt(t + 1) - 1), np.log(t + 1)
+    """ψ = 1/√(t/η + 1): φ₁ = 2 η (√(t/η + 1) - 1), φ₂ = η ln(t/η + 1)."""
+    t = np.array([[3.0], [1e2]])
+    phi_1, phi_2 = phis(t, 0.02)
     sigma, omega = np.array([0.5, 2.0]), np.array([4.0, 1.0])
     constants = {"learning_rate": 0.02, "smoothness": 3.0, "agents": 2}
     constants |= {"sigma": sigma, "omega": omega, "batch_size": 2.0}
@@ -116,6 +120,7 @@ def test_gradient_bounds_by_hand():
     del more["mu"]
     found = distributed.sign_gradient_bound(1.5, t, schedule=decaying, **more)
     pull = sign.slope(1.0) * (2 + 0.5) / 2
+    phi_1, phi_2 = phis(t, more["learning_rate"])
     np.testing.assert_allclose(found, (1.5 + 0.1 / 4 * phi_2) / (pull * phi_1), rtol=1e-8)
 
 

@@ -39,9 +39,9 @@ def compressions(omega: ArrayLike, agents: int) -> Float[np.ndarray, " N"]:
 
 
 def schedule_integrals(
-    schedule: Schedule | None, time: ArrayLike, largest: float = np.inf
+    schedule: Schedule | None, time: ArrayLike, learning_rate: float, largest: float = np.inf
 ) -> tuple[Float[np.ndarray, "*T"], Float[np.ndarray, "*T"]]:
-    """φ₁ = ∫₀ᵗ ψ ds and φ₂ = ∫₀ᵗ ψ² ds; t both without a schedule.
+    """φ₁ = ∫₀ᵗ ψ ds and φ₂ = ∫₀ᵗ ψ² ds of ψ = ψ(s/η); t both without a schedule.
 
     Raises:
         InputError: a time that is not positive, or ψ not in (0, largest) where it is evaluated.
@@ -50,12 +50,12 @@ def schedule_integrals(
     t = np.asarray(time, float)
 
     def psi(s):
-        value = 1.0 if schedule is None else schedule(s)
+        value = 1.0 if schedule is None else schedule(s / learning_rate)
         _checks.positive_number("schedule", value)
         if value >= largest:
             raise _checks.InputError(
                 f"no bound: learning_rate * smoothness * omega * schedule must stay below "
-                f"2 agents, the schedule below {largest:g}; it is {value:g} at time {s:g}"
+                f"2 agents, the schedule below {largest:g}; it is {float(value):g} at time {s:g}"
             )
         return float(value)
 

@@ -130,10 +130,10 @@ def gradient_bound(
 ) -> Float[np.ndarray, "*T"]:
     """E |∇f(X_τ)|² ≤ (S₀ + (η L d V / (2N)) φ₂) / (φ₁ - (η L ω̄ / (2N)) φ₂), f not convex.
 
-    φ₁ = ∫₀ᵗ ψ ds, φ₂ = ∫₀ᵗ ψ² ds for dX = -ψ ∇f dt + ψ √(η/N) Σ̃^(1/2) dW, with V and ω̄ of
-    `loss_bound`, and τ of density proportional to ψ - (η L ω̄ / (2N)) ψ² on [0, t]. It integrates
+    φ₁ = ∫₀ᵗ ψ ds, φ₂ = ∫₀ᵗ ψ² ds, ψ = ψ(s/η), for dX = -ψ ∇f dt + ψ √(η/N) Σ̃^(1/2) dW, with V and
+    ω̄ of `loss_bound`, and τ of density proportional to ψ - (η L ω̄ / (2N)) ψ² on [0, t]. From
     dE S ≤ -(ψ - (η L ω̄ / (2N)) ψ²) E|∇f|² dt + (η L d V / (2N)) ψ² dt, S = f - inf f ≥ 0. It goes
-    to 0 where φ₂/φ₁ does and φ₁ → ∞, as for ψ = 1/√(s + 1).
+    to 0 where φ₂/φ₁ does and φ₁ → ∞, as for ψ(k) = 1/√(k + 1).
 
     Source: arXiv 2502.17009, smooth non-convex case.
 
@@ -148,7 +148,7 @@ def gradient_bound(
         dimension: d.
         hessian_trace: L_τ in the place of L d, as in `loss_bound`.
         batch_size: B of each agent.
-        schedule: ψ > 0 as a function of one time; 1 by default.
+        schedule: ψ > 0, a function of the step k as the optimizers' and SDEs' is; 1 by default.
 
     Raises:
         InputError: a constant or ψ out of its range, both or neither of d and L_τ, lengths that are
@@ -160,7 +160,8 @@ def gradient_bound(
     source *= _variance(sigma, agents, omega, batch_size) / (2 * agents)
     omega_mean = float(np.mean(compressions(omega, agents)))
     slowing = learning_rate * smoothness * omega_mean / (2 * agents)
-    phi_1, phi_2 = schedule_integrals(schedule, time, 1 / slowing if slowing > 0 else float("inf"))
+    largest = 1 / slowing if slowing > 0 else float("inf")
+    phi_1, phi_2 = schedule_integrals(schedule, time, learning_rate, largest)
     return (initial_loss + source * phi_2) / (phi_1 - slowing * phi_2)
 
 

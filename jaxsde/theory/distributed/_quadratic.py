@@ -117,7 +117,7 @@ def stationary_covariance(
     if lam[0] <= 0:
         raise _checks.InputError(f"no stationary law: the hessian has the eigenvalue {lam[0]:g}")
     if _growth_rate(recursion) >= 0:
-        reach = lam[-1] * (recursion.step + recursion.back + recursion.spread)
+        reach = lam[-1] * (recursion.step + recursion.spread)
         raise _checks.InputError(
             "no stationary law: the second moments grow; curvature * (step + learning_rate * "
             f"omega / agents) < 2 prevents it, here it is {reach:g}"

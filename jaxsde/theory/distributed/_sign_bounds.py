@@ -160,9 +160,9 @@ def sign_gradient_bound(
 ) -> Float[np.ndarray, "*T"]:
     """E |∇f(X_τ)|² ≤ (σ_{H,1}/l) (S₀ + (η L_τ / (2N)) φ₂) / φ₁, for the linearised SDE.
 
-    f need not be convex. φ₁ = ∫₀ᵗ ψ ds, φ₂ = ∫₀ᵗ ψ² ds and τ has the density ψ/φ₁ on [0, t]. It
-    integrates dE S ≤ -(l/σ_{H,1}) ψ E|∇f|² dt + (η L_τ / (2N)) ψ² dt. With ψ = 1/√(s + 1) it goes
-    to 0, for every ν. The algorithm is slower than the linearised SDE where |∇f| is not small
+    f need not be convex. φ₁ = ∫₀ᵗ ψ ds, φ₂ = ∫₀ᵗ ψ² ds, ψ = ψ(s/η); τ has the density ψ/φ₁ on
+    [0, t]. From dE S ≤ -(l/σ_{H,1}) ψ E|∇f|² dt + (η L_τ / (2N)) ψ² dt. With ψ(k) = 1/√(k + 1) it
+    goes to 0, for every ν. The algorithm is slower than the linearised SDE where |∇f| is not small
     against σ.
 
     Source: arXiv 2502.17009, smooth non-convex case.
@@ -175,14 +175,14 @@ def sign_gradient_bound(
         sigma: σᵢ, the largest scale of the agent's noise, a scalar or `(N,)`.
         agents: N.
         degrees_of_freedom: ν of the noise, any ν > 0.
-        schedule: ψ > 0 as a function of one time; 1 by default.
+        schedule: ψ > 0, a function of the step k as the optimizers' and SDEs' is; 1 by default.
 
     Raises:
         InputError: a constant or ψ that is not positive, or lengths that are not N.
     """
     source = _source(initial_loss, learning_rate, 1.0, hessian_trace, agents)
     pull = slope(degrees_of_freedom) / harmonic_mean(deviations(sigma, agents))
-    phi_1, phi_2 = schedule_integrals(schedule, time)
+    phi_1, phi_2 = schedule_integrals(schedule, time, learning_rate)
     return (initial_loss + source * phi_2) / (pull * phi_1)
 
 
