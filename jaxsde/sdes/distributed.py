@@ -275,11 +275,13 @@ def _vote(m: Float[Array, "N ..."]) -> tuple[Float[Array, "..."], Float[Array, "
     return M, 1 - _mean_wave(m, theta, np.full(N + 1, 1 / (N + 1)))[0]
 
 
-def _mean_wave(m: Float[Array, "N ..."], theta: np.ndarray, a: np.ndarray) -> tuple[Array, Array]:
-    """Σ a E cos(θS) and Σ a E sin(θS)."""
+def _mean_wave(
+    m: Float[Array, "N ..."], theta: np.ndarray, weights: np.ndarray
+) -> tuple[Array, Array]:
+    """Σ a E cos(θS) and Σ a E sin(θS) with these weights a."""
     cos, sin, a = (
         jnp.asarray(v, m.dtype).reshape(-1, *[1] * (m.ndim - 1))
-        for v in (np.cos(theta), np.sin(theta), a)
+        for v in (np.cos(theta), np.sin(theta), weights)
     )
     real, imaginary = a + 0 * m[:1], 0 * a * m[:1]
     for m_i in m[:, None]:
