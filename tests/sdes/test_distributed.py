@@ -110,6 +110,21 @@ def test_a_vote_is_the_sign_of_the_sum_of_all_signs(count, x64):
     np.testing.assert_allclose(np.diag(diffusion), ETA * (square - mean**2), atol=1e-14)
 
 
+@pytest.mark.parametrize("count", [33, 34])
+def test_votes_of_many_agents(count, x64):
+    """Of equal agents, against the binomial law; the code has another way for more than 32."""
+    own = Agents.of(count, GaussianNoise, PROBLEM, scale=4.0)
+    p = (1 + erf(GRADIENT / 4 / np.sqrt(2))) / 2
+    ayes, noes = (
+        scipy.stats.binom.sf(count // 2, count, p),
+        scipy.stats.binom.cdf((count - 1) // 2, count, p),
+    )
+    drift, diffusion = coefficients(MajorityVote(own, ETA))
+    np.testing.assert_allclose(drift, noes - ayes, rtol=1e-12)
+    expected = ayes + noes - (ayes - noes) ** 2
+    np.testing.assert_allclose(np.diag(diffusion), ETA * expected, rtol=1e-11)
+
+
 @pytest.mark.parametrize("make", [DSGD, DCSGD, DSignSGD, LinearizedDSignSGD, MajorityVote])
 def test_a_schedule_scales_both_coefficients_in_sde_time(make, x64):
     plain = coefficients(make(agents(BernoulliK(2)), ETA))
