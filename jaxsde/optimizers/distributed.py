@@ -57,6 +57,9 @@ def dsgd(
     Args:
         learning_rate: η.
         schedule: ψ, a dimensionless function of the step k; 1 unless given.
+
+    Raises:
+        InputError: a schedule that is no function.
     """
     return _descent(average_gradients(), learning_rate, schedule)
 
@@ -69,6 +72,9 @@ def dcsgd(
     Args:
         learning_rate: η.
         schedule: ψ, a dimensionless function of the step k; 1 unless given.
+
+    Raises:
+        InputError: a schedule that is no function.
     """
     return _descent(average_messages(), learning_rate, schedule)
 
@@ -85,6 +91,9 @@ def dsign_sgd(
         learning_rate: η.
         schedule: ψ, a dimensionless function of the step k; 1 unless given.
         majority_vote: whether the server sends back sign(Σ sign(gᵢ)) instead of the mean.
+
+    Raises:
+        InputError: a schedule that is no function.
     """
     return _descent(average_signs(majority_vote), learning_rate, schedule)
 
@@ -98,5 +107,7 @@ def _descent(
     learning_rate: optax.ScalarOrSchedule,
     schedule: Schedule | None,
 ) -> optax.GradientTransformationExtraArgs:
+    if not (schedule is None or callable(schedule)):
+        raise _checks.InputError(f"schedule must be a function of the step, got {schedule!r}")
     scaled = [] if schedule is None else [optax.scale_by_schedule(schedule)]
     return optax.chain(average, *scaled, optax.scale_by_learning_rate(learning_rate))

@@ -80,6 +80,24 @@ def test_a_process_compresses_with_its_own_draw(x64):
     np.testing.assert_allclose(after, X - 0.1 * np.mean(3 * kept * gradients, axis=0), rtol=1e-12)
 
 
+def test_a_schedule_is_a_function():
+    with pytest.raises(InputError, match="schedule must be a function"):
+        optimizers.dsgd(0.1, 0.5)
+
+
+def test_one_agent_has_nothing_to_average():
+    oracle = GaussianNoise(Quadratic([1.0, 2.0, 3.0]), 0.5)
+    process = OptimizerProcess(optimizers.dsgd, {"learning_rate": 0.1}, oracle)
+    x = jnp.zeros(3)
+    with pytest.raises(InputError, match="give it Agents"):
+        process.step(0, process.init(x, x), x)
+    agents = Agents.of(2, GaussianNoise, Quadratic([1.0, 2.0, 3.0]), scale=0.5)
+    process = OptimizerProcess(optax.sgd, {"learning_rate": 0.1}, agents)
+    draw = AgentsDraw(jnp.zeros((2, 3)), ())
+    with pytest.raises(InputError, match=r"need .*dsgd or a sibling"):
+        process.step(0, process.init(x, draw), draw)
+
+
 def test_messages_need_someone_to_make_them():
     with pytest.raises(InputError, match="needs compress"):
         steps(optimizers.dcsgd(0.1), [G])
