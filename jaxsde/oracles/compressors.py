@@ -20,7 +20,7 @@ _ZERO = 0.5 - np.sqrt(1 / 12)  # of B₂, where the trapezoidal rule's first err
 _NODES = 0.4 * (np.arange(-12, 12) + _ZERO)
 _WEIGHTS = np.exp(-(_NODES**2) / 2) / np.sum(np.exp(-(_NODES**2) / 2))
 _PAIRWISE_UP_TO = 32  # coordinates whose ranks are counted pair by pair
-_HALVINGS = 33  # that tell all values of a uniform draw apart
+_HALVINGS = 25  # after which two values are together in one draw of 2²⁵/(k + 7√k + 30)
 
 
 class Compressor(eqx.Module):
@@ -143,7 +143,8 @@ class RandomK(_Sparsifier):
         (1 - c) Σ + c d (diag Σ + diag(G)²) - c G Gᵀ,
 
     which for diagonal Σ is (1 + ω) Σ + c (d diag(G)² - G Gᵀ): that exactly k coordinates are kept
-    makes them negatively dependent.
+    makes them negatively dependent. Of more than 32 coordinates one more is kept in one draw of
+    2²⁵/(k + 7√k + 30).
 
     Args:
         k: how many coordinates are kept, a whole number from 1 to d.
@@ -324,7 +325,8 @@ def _among_smallest(u: Vector, k: Scalar) -> Array:
         earlier = np.tri(u.size, k=-1, dtype=bool)  # breaks ties
         before = jnp.where(earlier, u[None, :] <= u[:, None], u[None, :] < u[:, None])
         return jnp.sum(before.astype(u.dtype), axis=1) < k
-    low, high = jnp.zeros_like(u[0]), jnp.ones_like(u[0])
+    beyond = (k + 7 * jnp.sqrt(k) + 30) / u.size  # the k-th is above with a probability of 1e-12
+    low, high = jnp.zeros_like(u[0]), jnp.minimum(beyond, 1).astype(u.dtype)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         enough = jnp.sum((u <= middle).astype(u.dtype)) >= k
