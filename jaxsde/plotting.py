@@ -127,7 +127,8 @@ def difference(axes: Any, comparison: Comparison, observable: str = "loss") -> A
     if np.any(np.isfinite(upper) & (upper > lower)):
         ends = np.abs([lower, upper])
         reach = np.max(ends[np.isfinite(ends)])
-        axes.set_yscale("symlog", linthresh=max(reach / 300, np.finfo(float).tiny))
+        decade = np.ceil(np.log10(max(reach / 300, 1e-300)))  # whole, or its ticks meet at 0
+        axes.set_yscale("symlog", linthresh=10.0**decade)
     axes.legend(frameon=False)
     _tidy(axes)
     return axes
