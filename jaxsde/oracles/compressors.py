@@ -256,7 +256,8 @@ class QSGD(Unbiased):
         Over gᵢ by the trapezoidal rule, over the square of the other coordinates by two nodes of
         the Gamma law with its mean m and variance v: 48 evaluations a coordinate, for every agent
         that differs. From ten coordinates of comparable noise on it is good to 1.5 % of the
-        message's variance, in three to 7 %; to a tenth where one coordinate has nearly all noise.
+        message's variance, in three to 7 %. Where noise differs a hundredfold between coordinates
+        it can miss a quiet one's by half, and their sum by a tenth.
         """
         s, sigma = self.levels, jnp.sqrt(variance)
         m = _of_others(variance + G**2)
