@@ -164,6 +164,24 @@ def test_no_law_where_none_is_known():
     assert "unstable" in families.family("sgd").laws(unstable).about
 
 
+@pytest.mark.parametrize(
+    ("name", "agents", "most"),
+    [
+        ("sign_sgd", None, "10,000"),
+        ("dsign_sgd", 4.0, "3,162"),
+        ("dsign_sgd-majority", 11.0, "10,000"),
+        ("dsign_sgd-majority", 12.0, "5,773"),
+    ],
+)
+def test_lattice_laws_that_take_too_long_say_how_far_they_go(name, agents, most):
+    """N (N + 1)/2 K² products; a vote has one outcome beside the first, two where ties are."""
+    values = {} if agents is None else {"agents": agents}
+    setting = families.Setting(
+        GaussianNoise(PROBLEM, 0.3), 0.1, X0, 0.1, np.array([0.0, 1500.0]), values
+    )
+    assert f"too long beyond {most} steps" in families.family(name).laws(setting).about
+
+
 @pytest.mark.parametrize("name", NAMED)
 def test_named_problems_are_whole(name):
     problem, x0 = named(name).make(), named(name).x0

@@ -71,7 +71,8 @@ def _sign_curves(
 ) -> tuple[Curve, Curve]:  # fmt: skip
     """E f of the optimizer and of the SDE, a sum over independent coordinates."""
     eta, steps = setting.learning_rate, np.rint(setting.time / setting.learning_rate).astype(int)
-    outcomes = 1 if server.majority_vote else server.agents  # of a step, beside the first
+    N = server.agents
+    outcomes = 2 - N % 2 if server.majority_vote else N  # of a step, beside the first
     if outcomes * (outcomes + 1) / 2 * float(steps.max()) ** 2 > LATTICE_WORK:
         most = int(np.sqrt(2 * LATTICE_WORK / (outcomes * (outcomes + 1))))
         raise _checks.InputError(f"the lattice law takes too long beyond {most:,} steps")

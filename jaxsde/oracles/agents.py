@@ -205,7 +205,7 @@ class Agents(Oracle):
         compressor, first, N = self.compressors.tree, self.members.first, self.count
         compressor.check_noise(first)
         unravel = jax.flatten_util.ravel_pytree(x)[1]
-        c, D, G = self.each(lambda oracle, compressor: _induced(oracle, compressor, x))
+        c, D, G = self.each(lambda oracle, compressor: compressor.induced_by(oracle, x))
         independent = self._independent(x)
         if independent:
             D += (1 - c)[:, None] * self.each(lambda oracle, _: _ravel(oracle.variance(x)))
@@ -278,13 +278,6 @@ def _sum_downdated(D, c, G, w):
     return jnp.sum(jax.vmap(_downdated)(D, c, G, w), axis=0)
 
 
-def _induced(oracle: Oracle, compressor: Unbiased, x: Any) -> tuple[Scalar, Vector, Vector]:
-    """c, D and G of one agent."""
-    G = _ravel(oracle.gradient(x))
-    c, D = compressor.induced(G, _ravel(oracle.variance(x)))
-    return c, D, G
-
-
 def _ravel(tree: PyTree) -> Vector:
     return jax.flatten_util.ravel_pytree(tree)[0]
 
@@ -302,9 +295,9 @@ def _compressors(given: Any, count: int) -> Stacked:
 
 def _members(name: str, kind: type, given: Any) -> list:
     """The list; refuses what is no list of such objects."""
-    if not isinstance(given, Iterable) or not all(isinstance(one, kind) for one in (list(given))):
+    members = list(given) if isinstance(given, Iterable) else None
+    if members is None or not all(isinstance(member, kind) for member in members):
         raise _checks.InputError(f"{name} must be a list of jaxsde {kind.__name__}s, got {given!r}")
-    members = list(given)
     if not members:
         raise _checks.InputError(f"{name} must be at least one")
     return members

@@ -77,15 +77,22 @@ class Unbiased(Compressor):
     def check_noise(self, oracle: Oracle) -> None:
         """Refuses noise under which c and D are not known."""
 
+    def induced_by(self, oracle: Oracle, x: Any) -> tuple[Scalar, Vector, Vector]:
+        """c, D and G of the oracle's gradient at x."""
+        G, variance = (
+            jax.flatten_util.ravel_pytree(tree)[0]
+            for tree in (oracle.gradient(x), oracle.variance(x))
+        )
+        c, D = self.induced(G, variance)
+        return c, D, G
+
     def covariance(self, oracle: Oracle, x: Any) -> lx.AbstractLinearOperator:
         """(1 - c) Σ + diag(D) - c G Gᵀ; diagonal where Σ is and no coordinates are coupled."""
         self.check_noise(oracle)
-        G, unravel = jax.flatten_util.ravel_pytree(oracle.gradient(x))
-        variance = jax.flatten_util.ravel_pytree(oracle.variance(x))[0]
-        c, D = self.induced(G, variance)
-        Sigma = oracle.covariance(x)
+        c, D, G = self.induced_by(oracle, x)
+        Sigma, unravel = oracle.covariance(x), jax.flatten_util.ravel_pytree(x)[1]
         if isinstance(Sigma, lx.DiagonalLinearOperator) and not self.couples:
-            return lx.DiagonalLinearOperator(unravel(variance + D))
+            return lx.DiagonalLinearOperator(jax.tree.map(jnp.add, Sigma.diagonal, unravel(D)))
 
         def apply(v):
             Sv, v = (jax.flatten_util.ravel_pytree(tree)[0] for tree in (Sigma.mv(v), v))
@@ -239,8 +246,9 @@ class QSGD(Unbiased):
     def omega(self, d):
         """√d/s - 1 for s <= √d/2 and s = 1, else d/(4 s²); 0 for d = 1, where p = 0."""
         s = self.levels
-        few = (s <= np.sqrt(d) / 2) | (s == 1) | (d == 1)
-        return jnp.where(few, np.sqrt(d) / (s if d > 1 else 1) - 1, d / (4 * s**2))
+        if d == 1:
+            return jnp.zeros_like(s)
+        return jnp.where((s <= np.sqrt(d) / 2) | (s == 1), np.sqrt(d) / s - 1, d / (4 * s**2))
 
     def check_noise(self, oracle):
         """Refuses Student-t noise, of which the other coordinates' squares have no variance."""

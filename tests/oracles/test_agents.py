@@ -91,6 +91,10 @@ def test_what_agents_share_is_held_once():
     assert not jax.tree.leaves([same.members.own, same.compressors.own])
 
 
+def test_agents_from_a_generator():
+    assert Agents(GaussianNoise(PROBLEM, s) for s in SCALES).count == 3
+
+
 def test_slots_are_independent_and_each_agents_own(key):
     """Sums of N independent gradients: any shared slot would double a variance."""
     flat = Quadratic(np.zeros(D))
@@ -179,6 +183,12 @@ def test_a_sweep_over_agents_is_a_vmap(key):
     ("make", "message"),
     [
         (lambda: Agents([]), "agents must be at least one"),
+        (lambda: Agents(GaussianNoise(PROBLEM, 1.0)), "agents must be a list of jaxsde Oracles"),
+        (lambda: Agents([PROBLEM]), "agents must be a list of jaxsde Oracles"),
+        (
+            lambda: Agents([GaussianNoise(PROBLEM, 1.0)], RandomK),
+            "compressors must be a list of jaxsde Compressors",
+        ),
         (lambda: Agents.of(0, GaussianNoise, PROBLEM, scale=1.0), "agents must be a whole number"),
         (
             lambda: Agents.of(3, GaussianNoise, PROBLEM, scale=[1.0, 2.0]),

@@ -206,6 +206,14 @@ def test_random_k_keeps_each_coordinate_equally_often(d):
     assert abs(together) < 5 * np.sqrt(n * 3 * 2 / (d * (d - 1))) + 5
 
 
+def test_half_of_many_coordinates_is_found():
+    """Where the search begins at k/d it would miss the 500th value every other time."""
+    u = np.random.default_rng(2).uniform(size=(300, 1000)).astype(np.float32)
+    kept = np.asarray(jax.vmap(RandomK(500).apply)(jnp.ones((300, 1000)), u)) > 0
+    expected = np.argsort(np.argsort(u, axis=1), axis=1) < 500
+    np.testing.assert_array_equal(kept, expected)
+
+
 def test_ties_keep_exactly_k():
     kept = RandomK(2).apply(jnp.ones(5), jnp.asarray([0.5, 0.5, 0.5, 0.1, 0.5])) > 0
     assert kept.sum() == 2
