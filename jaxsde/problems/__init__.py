@@ -1,12 +1,29 @@
 """What is minimised: deterministic functions of a point."""
 
 from jaxsde.problems._problem import Problem as Problem
+from jaxsde.problems.factorizations import LinearAutoencoder as LinearAutoencoder
+from jaxsde.problems.factorizations import MatrixSensing as MatrixSensing
+from jaxsde.problems.finite_sum import FiniteSum as FiniteSum
+from jaxsde.problems.finite_sum import Mean as Mean
+from jaxsde.problems.finite_sum import MeanGame as MeanGame
+from jaxsde.problems.finite_sum import mean as mean
+from jaxsde.problems.games import AlmostBilinear as AlmostBilinear
+from jaxsde.problems.games import BilinearGame as BilinearGame
+from jaxsde.problems.games import DegreeEight as DegreeEight
+from jaxsde.problems.games import Forsaken as Forsaken
+from jaxsde.problems.games import Game as Game
+from jaxsde.problems.games import Players as Players
+from jaxsde.problems.games import QuadraticGame as QuadraticGame
 from jaxsde.problems.landscapes import DoubleWell as DoubleWell
 from jaxsde.problems.landscapes import EmbeddedSaddle as EmbeddedSaddle
 from jaxsde.problems.landscapes import Rosenbrock as Rosenbrock
 from jaxsde.problems.named import NAMED as NAMED
 from jaxsde.problems.named import Named as Named
 from jaxsde.problems.named import named as named
+from jaxsde.problems.networks import DeepClassifier as DeepClassifier
+from jaxsde.problems.networks import Layers as Layers
+from jaxsde.problems.networks import TeacherStudent as TeacherStudent
+from jaxsde.problems.networks import breast_cancer_classifier as breast_cancer_classifier
 from jaxsde.problems.quadratic import Quadratic as Quadratic
 from jaxsde.problems.regression import LogisticRegression as LogisticRegression
 from jaxsde.problems.regression import breast_cancer as breast_cancer

@@ -1,10 +1,12 @@
 """What every problem can do."""
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Scalar
 
@@ -36,3 +38,16 @@ class Problem(eqx.Module):
     def hessian_vector_product(self, x: Any, v: Any) -> Any:
         """∇²f(x) v, with the structure of x, by forward mode over the gradient."""
         return jax.jvp(self.gradient, (x,), (v,))[1]
+
+    def observables(self) -> dict[str, Callable]:
+        """What is read off a run unless it asks for something else: the loss."""
+        return {"loss": self.loss}
+
+    def norms(self, x: Any) -> Scalar:
+        """|x| + |∇f(x)|, Euclidean over all arrays (arXiv 2301.08203)."""
+        return norm(x) + norm(self.gradient(x))
+
+
+def norm(tree: Any) -> Scalar:
+    """The Euclidean norm over all arrays of a pytree."""
+    return jnp.sqrt(sum((jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)), jnp.zeros(())))

@@ -7,6 +7,14 @@ import numpy as np
 
 from jaxsde import _checks
 from jaxsde.problems._problem import Problem
+from jaxsde.problems.games import (
+    AlmostBilinear,
+    BilinearGame,
+    DegreeEight,
+    Forsaken,
+    Players,
+    QuadraticGame,
+)
 from jaxsde.problems.landscapes import DoubleWell, EmbeddedSaddle, Rosenbrock
 from jaxsde.problems.quadratic import Quadratic
 from jaxsde.problems.regression import breast_cancer
@@ -16,7 +24,7 @@ class Named(NamedTuple):
     """A problem's factory, start x0, noise scale σ, number of paths and one line about it."""
 
     make: Callable[[], Problem]
-    x0: np.ndarray
+    x0: np.ndarray | Players
     scale: float
     paths: int
     about: str
@@ -42,6 +50,31 @@ NAMED = {
         DoubleWell,
         np.array([1.0], np.float32), 1.0, 20_000,
         "(x² - 1)²/4, started in the right well",
+    ),
+    "quadratic-game": Named(
+        lambda: QuadraticGame([1.0, 2.0], [0.5, 0.5]),
+        Players(np.ones(2, np.float32), np.ones(2, np.float32)), 0.2, 20_000,
+        "two players, xᵀ A x/2 + xᵀ B y - yᵀ A y/2, A = diag(0.5, 0.5), B = diag(1, 2)",
+    ),
+    "bilinear": Named(
+        lambda: BilinearGame([2.0]),
+        Players(np.array([0.1], np.float32), np.array([0.1], np.float32)), 0.01, 20_000,
+        "two players, 2 x y",
+    ),
+    "forsaken": Named(
+        Forsaken,
+        Players(np.array([1.0], np.float32), np.array([0.5], np.float32)), 0.1, 20_000,
+        "two players whom descent ascent keeps circling, x (y - 0.45) + h(x) - h(y)",
+    ),
+    "almost-bilinear": Named(
+        AlmostBilinear,
+        Players(np.array([0.5], np.float32), np.array([0.5], np.float32)), 0.1, 20_000,
+        "two players, x y - 0.01 (y²/2 - y⁴/4)",
+    ),
+    "degree-8": Named(
+        DegreeEight,
+        Players(np.array([0.5], np.float32), np.array([0.5], np.float32)), 0.1, 20_000,
+        "two players, x y + h(x) - h(y) with h of degree 8",
     ),
     "breast-cancer": Named(
         breast_cancer,

@@ -3,14 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Scalar
+from jaxtyping import Array, ArrayLike, Float, Int, Scalar
 
 from jaxsde import _checks
-from jaxsde.problems._problem import Problem, check_shape
+from jaxsde.problems._problem import check_shape
+from jaxsde.problems.finite_sum import Supervised
 
 
-class LogisticRegression(Problem):
-    """f(x) = (1/n) Σⱼ log(1 + exp(-(2yⱼ - 1) aⱼᵀx)) + (r/2) |x|².
+class LogisticRegression(Supervised):
+    """f(x) = (1/n) Σⱼ log(1 + exp(-(2yⱼ - 1) aⱼᵀx)) + (r/2) |x|², a finite sum over rows.
 
     Args:
         features: A, rows aⱼ, `(n, d)`.
@@ -21,27 +22,11 @@ class LogisticRegression(Problem):
         InputError: shapes do not match, labels other than 0 and 1, or r < 0.
     """
 
-    features: Float[Array, "n d"]
-    labels: Float[Array, " n"]
     regularization: Float[Array, ""]
 
     def __init__(self, features, labels, regularization: ArrayLike = 0.0):
-        features = jnp.asarray(features, float)
-        labels = jnp.asarray(labels, float)
-        if features.ndim != 2 or labels.shape != features.shape[:1]:
-            raise _checks.InputError(
-                f"features must be (n, d) and labels (n,), got {features.shape} and {labels.shape}"
-            )
-        _checks.finite("features", features)
-        known = _checks.concrete(labels)
-        if known is not None and not np.all((known == 0) | (known == 1)):
-            raise _checks.InputError("labels must be zeros and ones")
-        weight = _checks.concrete(regularization)
-        if weight is not None and not (np.isfinite(weight) and weight >= 0):
-            raise _checks.InputError(f"regularization must be at least 0, got {weight}")
-        self.features = features
-        self.labels = labels
-        self.regularization = jnp.asarray(regularization, float)
+        self.features, self.labels = two_classes(features, labels)
+        self.regularization = penalty(regularization)
 
     def loss(self, x: Float[Array, " d"]) -> Scalar:
         """Mean cross-entropy plus (r/2) |x|²; softplus(z) - y z is -log p(y) at logit z = Ax."""
@@ -110,8 +95,36 @@ def breast_cancer(regularization=0.01) -> LogisticRegression:
     Raises:
         ImportError: scikit-learn is missing (pip install 'jaxsde[data]').
     """
-    datasets = _checks.extra("sklearn.datasets", "data")
-    features, labels = datasets.load_breast_cancer(return_X_y=True)
-    features = (features - features.mean(0)) / features.std(0)
+    features, labels = breast_cancer_data()
     features = np.column_stack([features, np.ones(len(features))])
     return LogisticRegression(features, labels, regularization)
+
+
+def breast_cancer_data() -> tuple[Float[np.ndarray, "569 30"], Int[np.ndarray, " 569"]]:
+    """The features, standardised to mean 0 and variance 1, and the labels."""
+    datasets = _checks.extra("sklearn.datasets", "data")
+    features, labels = datasets.load_breast_cancer(return_X_y=True)
+    return (features - features.mean(0)) / features.std(0), labels
+
+
+def two_classes(features, labels) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
+    """Features and labels 0 or 1 as arrays of floats; refuses others."""
+    features = jnp.asarray(features, float)
+    labels = jnp.asarray(labels, float)
+    if features.ndim != 2 or labels.shape != features.shape[:1]:
+        raise _checks.InputError(
+            f"features must be (n, d) and labels (n,), got {features.shape} and {labels.shape}"
+        )
+    _checks.finite("features", features)
+    known = _checks.concrete(labels)
+    if known is not None and not np.all((known == 0) | (known == 1)):
+        raise _checks.InputError("labels must be zeros and ones")
+    return features, labels
+
+
+def penalty(regularization: ArrayLike) -> Float[Array, ""]:
+    """The weight of a penalty as an array; refuses a negative one."""
+    weight = _checks.concrete(regularization)
+    if weight is not None and not (np.isfinite(weight) and weight >= 0):
+        raise _checks.InputError(f"regularization must be at least 0, got {weight}")
+    return jnp.asarray(regularization, float)
