@@ -66,6 +66,23 @@ def finite(name: str, value: Any) -> None:
         raise InputError(f"{name} must be finite, got {_short(known)}")
 
 
+def schedule(name: str, value: Any) -> None:
+    """Refuses a schedule that is no function of the step, or has no positive number to start with.
+
+    A later value may be 0, not negative; it is looked at after 1, 10, ..., 10⁶ steps.
+    """
+    if value is None:
+        return
+    if not callable(value):
+        raise InputError(f"{name} must be a function of the step, got {value!r}")
+    for k in (0, *(10**n for n in range(7))):
+        held = _numbers(f"{name}({k})", value(k), "a positive number")
+        if held is None:
+            continue
+        if held.ndim != 0 or not np.isfinite(held) or held < 0 or (k == 0 and held == 0):
+            raise InputError(f"{name} must be one positive number at every step, got {held} at {k}")
+
+
 def known(kind: str, name: str, names: Iterable[str]) -> None:
     """Refuses a name that is not among the known ones, and names the nearest."""
     names = sorted(names)

@@ -339,12 +339,32 @@ def test_extras_reach_only_the_updates_that_name_them(key):
     for optimizer in (sam, optax.lbfgs(0.1)):
         assert run(optimizer).mean("loss")[-1] < 1.9  # from 2
 
-    def other_draw(updates, state, params=None, *, grad_fn):
-        return grad_fn(params, 1), state
 
-    asks = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), other_draw)
-    with pytest.raises(InputError, match="has draw 0 only"):
-        run(asks)
+def on_draws(*indices):
+    """x⁺ = x + (the gradients at x on these draws, first coordinates)."""
+
+    def update(g, state, params, *, grad_fn):
+        return jnp.stack([grad_fn(params, i)[0] for i in indices]), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: (), update)
+
+
+def test_a_step_has_as_many_draws_as_its_update_asks_for(x64):
+    oracle = GaussianNoise(Quadratic([1.0, 3.0, 5.0]), 2.0)
+    process = OptimizerProcess(on_draws(2, 0, None), oracle, ETA)
+    x = jnp.array([1.0, 2.0, 3.0])
+    draws = jax.tree.leaves(process.noise(x), is_leaf=is_draw)
+    assert [draw.shape for draw in draws] == [(3,)] * 3
+    xi = jnp.arange(9.0).reshape(3, 3)
+    after = process.step(0, process.init(x, None), type(process.noise(x))(tuple(xi)))
+    np.testing.assert_allclose(process.position(after) - x, [1 + 2 * 6, 1 + 2 * 0, 1])
+
+
+@pytest.mark.parametrize("index", [-1, 0.5, True, "0"])
+def test_a_draw_is_asked_for_by_its_number(index):
+    process = OptimizerProcess(on_draws(index, 0), GaussianNoise(Quadratic([1.0, 2.0]), 1.0), ETA)
+    with pytest.raises(InputError, match="takes the number of a draw"):
+        process.noise(jnp.ones(2))
 
 
 def test_the_two_sides_share_the_learning_rate():

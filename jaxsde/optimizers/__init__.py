@@ -8,3 +8,12 @@ from jaxsde.optimizers.distributed import average_signs as average_signs
 from jaxsde.optimizers.distributed import dcsgd as dcsgd
 from jaxsde.optimizers.distributed import dsgd as dsgd
 from jaxsde.optimizers.distributed import dsign_sgd as dsign_sgd
+from jaxsde.optimizers.minimax import extragradient as extragradient
+from jaxsde.optimizers.minimax import hamiltonian as hamiltonian
+from jaxsde.optimizers.minimax import seg as seg
+from jaxsde.optimizers.minimax import sgda as sgda
+from jaxsde.optimizers.minimax import shgd as shgd
+from jaxsde.optimizers.sharpness import dnsam as dnsam
+from jaxsde.optimizers.sharpness import sam as sam
+from jaxsde.optimizers.sharpness import sharpness_aware as sharpness_aware
+from jaxsde.optimizers.sharpness import usam as usam

@@ -7,15 +7,13 @@ feeds them from `jaxsde.oracles.Agents`.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxsde import _checks
-
-Schedule = Callable[[Any], Any]
+from jaxsde.optimizers._descent import Schedule, descent
 
 
 def average_gradients() -> optax.GradientTransformation:
@@ -59,9 +57,9 @@ def dsgd(
         schedule: ψ, a dimensionless function of the step k; 1 unless given.
 
     Raises:
-        InputError: a schedule that is no function.
+        InputError: a schedule that is no function, or not positive.
     """
-    return _descent(average_gradients(), learning_rate, schedule)
+    return optax.chain(average_gradients(), descent(learning_rate, schedule))
 
 
 def dcsgd(
@@ -74,9 +72,9 @@ def dcsgd(
         schedule: ψ, a dimensionless function of the step k; 1 unless given.
 
     Raises:
-        InputError: a schedule that is no function.
+        InputError: a schedule that is no function, or not positive.
     """
-    return _descent(average_messages(), learning_rate, schedule)
+    return optax.chain(average_messages(), descent(learning_rate, schedule))
 
 
 def dsign_sgd(
@@ -93,21 +91,10 @@ def dsign_sgd(
         majority_vote: whether the server sends back sign(Σ sign(gᵢ)) instead of the mean.
 
     Raises:
-        InputError: a schedule that is no function.
+        InputError: a schedule that is no function, or not positive.
     """
-    return _descent(average_signs(majority_vote), learning_rate, schedule)
+    return optax.chain(average_signs(majority_vote), descent(learning_rate, schedule))
 
 
 def _of_agents(fn: Callable) -> optax.GradientTransformation:
     return optax.stateless(lambda updates, params: jax.tree.map(fn, updates))
-
-
-def _descent(
-    average: optax.GradientTransformation,
-    learning_rate: optax.ScalarOrSchedule,
-    schedule: Schedule | None,
-) -> optax.GradientTransformationExtraArgs:
-    if not (schedule is None or callable(schedule)):
-        raise _checks.InputError(f"schedule must be a function of the step, got {schedule!r}")
-    scaled = [] if schedule is None else [optax.scale_by_schedule(schedule)]
-    return optax.chain(average, *scaled, optax.scale_by_learning_rate(learning_rate))

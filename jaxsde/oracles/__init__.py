@@ -11,6 +11,9 @@ from jaxsde.oracles.compressors import RandomK as RandomK
 from jaxsde.oracles.compressors import Sign as Sign
 from jaxsde.oracles.compressors import Ternary as Ternary
 from jaxsde.oracles.compressors import Unbiased as Unbiased
+from jaxsde.oracles.full_batch import FullBatch as FullBatch
 from jaxsde.oracles.gaussian import GaussianNoise as GaussianNoise
+from jaxsde.oracles.minibatch import MiniBatch as MiniBatch
+from jaxsde.oracles.multiplicative import MultiplicativeNoise as MultiplicativeNoise
 from jaxsde.oracles.student_t import StudentTNoise as StudentTNoise
 from jaxsde.oracles.svag import SVAG as SVAG

@@ -1,7 +1,7 @@
 """What every oracle can do."""
 
 import abc
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,6 +13,15 @@ from jaxtyping import Array, Float, PyTree
 from jaxsde import _checks
 from jaxsde.engine.noise import Draw, Law
 from jaxsde.problems import Problem
+
+ENUMERABLE = 4096  # draws up to which a law is enumerated
+
+
+class Atoms(NamedTuple):
+    """A law of finitely many draws: each `(m, ...)`, and their probabilities `(m,)`."""
+
+    draws: PyTree
+    weights: Float[Array, " m"]
 
 
 class Oracle(eqx.Module):
@@ -81,6 +90,19 @@ class Oracle(eqx.Module):
             "as GaussianNoise and StudentTNoise have it"
         )
 
+    @property
+    def additive(self) -> bool:
+        """Whether Z does not depend on x, so that a draw's Jacobian is that of the mean."""
+        return False
+
+    def atoms(self, x: Any) -> Atoms | None:
+        """The law of a draw where it is one of finitely many, else None.
+
+        Oracles whose draws are polynomials in normals may give a quadrature that is exact for what
+        is made of them, and say so.
+        """
+        return None
+
     def brownian(self, x: Any, draw: Any) -> Any:
         """The unit normals that an SDE shares with a normal draw, which moves ∇f + Z as they do."""
         return draw
@@ -130,3 +152,20 @@ def diagonal(value: Array, x: PyTree) -> lx.DiagonalLinearOperator:
     return lx.DiagonalLinearOperator(
         jax.tree.map(lambda leaf: jnp.broadcast_to(value, leaf.shape).astype(leaf.dtype), x)
     )
+
+
+def columns_root(columns: PyTree[Array]) -> lx.FunctionLinearOperator:
+    """w ↦ Σ_c w_c column_c, a root of Σ_c column_c column_cᵀ, of columns stacked `(m, ...)`."""
+    leaves = jax.tree.leaves(columns)
+    structure = jax.ShapeDtypeStruct(leaves[0].shape[:1], jnp.result_type(*leaves))
+
+    def apply(w):
+        return jax.tree.map(lambda column: jnp.tensordot(w, column, 1), columns)
+
+    return lx.FunctionLinearOperator(apply, structure)
+
+
+def symmetric_root(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """V diag(√λ) Vᵀ, which exists for singular matrices too; negative λ count as 0."""
+    values, vectors = jnp.linalg.eigh(matrix)
+    return (vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :]) @ vectors.T

@@ -15,6 +15,7 @@ from jaxsde.oracles._oracle import (
     check_problem,
     diagonal,
     noise_scale,
+    symmetric_root,
     unit_draws,
 )
 from jaxsde.problems import Problem
@@ -49,6 +50,11 @@ class GaussianNoise(Oracle):
         self.root = None if covariance is None else _root(covariance)
         self.batch_size = jnp.asarray(batch_size, float)
 
+    @property
+    def additive(self) -> bool:
+        """True."""
+        return True
+
     def noise(self, x0: PyTree) -> PyTree[Draw]:
         """ξ, with the shapes of x0."""
         if self.scale is not None:
@@ -81,7 +87,7 @@ class GaussianNoise(Oracle):
         if isinstance(covariance, lx.DiagonalLinearOperator):
             diagonal = jax.tree.map(lambda variance: np.sqrt(2) * variance, covariance.diagonal)
             return lx.DiagonalLinearOperator(diagonal)
-        return lx.MatrixLinearOperator(_symmetric_root(2 * covariance.as_matrix() ** 2))
+        return lx.MatrixLinearOperator(symmetric_root(2 * covariance.as_matrix() ** 2))
 
     def cdf(self, z: PyTree) -> PyTree:
         """P(Zᵢ <= zᵢ) = (1 + erf(zᵢ √B/(σᵢ √2)))/2.
@@ -121,10 +127,4 @@ def _root(covariance) -> Float[Array, "d d"]:
             raise _checks.InputError("covariance must be symmetric")
         if np.linalg.eigvalsh(known.astype(np.float64)).min() < -1e-6 * largest:
             raise _checks.InputError("covariance must be positive semidefinite")
-    return _symmetric_root(matrix)
-
-
-def _symmetric_root(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
-    """V diag(√λ) Vᵀ, which exists for singular matrices too."""
-    values, vectors = jnp.linalg.eigh(matrix)
-    return (vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :]) @ vectors.T
+    return symmetric_root(matrix)

@@ -63,6 +63,11 @@ class StudentTNoise(Oracle):
         degree = _SHORT_DEGREE if short else _DEGREE
         self._tail, self._density = _tail_series(self.degrees_of_freedom, degree)
 
+    @property
+    def additive(self) -> bool:
+        """True."""
+        return True
+
     def noise(self, x0: PyTree) -> PyTree[Draw]:
         """τ, with the shapes of x0."""
         check_fits("scale", self.scale.shape, x0)

@@ -62,6 +62,11 @@ class SVAG(Oracle):
         return self.oracle.problem
 
     @property
+    def additive(self) -> bool:
+        """As the oracle's."""
+        return self.oracle.additive
+
+    @property
     def weights(self) -> tuple[Scalar, Scalar]:
         """r₁, r₂."""
         root = jnp.sqrt(2 * self.amplification - 1)

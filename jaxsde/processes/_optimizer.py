@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from jaxsde import _checks
+from jaxsde.engine import noise
 from jaxsde.engine.noise import Draw
 from jaxsde.oracles import Agents, GaussianNoise, Oracle
 
@@ -24,6 +25,12 @@ class OptimizerState(NamedTuple):
     inner: PyTree
 
 
+class Slots(NamedTuple):
+    """Independent draws of the oracle, one for every gradient that a step asks for by index."""
+
+    draws: tuple
+
+
 class OptimizerProcess(eqx.Module):
     """An optax optimizer fed by an oracle: g = ∇f(x) + Z, x⁺ = x + update(g).
 
@@ -32,9 +39,11 @@ class OptimizerProcess(eqx.Module):
     further runs do not recompile, and takes dt from `hyperparameters["learning_rate"]` unless a
     fourth argument gives it.
 
-    Transformations that ask for more get it as optax's own do: `value`, `grad` and `value_fn(x)`,
-    f without noise; if their update names it, `grad_fn(params, i)`, ∇f + Z at params on the step's
-    draw i = 0; and, with `Agents`, whose gradients come stacked, `compress(gradients)`.
+    Transformations that ask for more get it as optax's own do: `value` and `value_fn(x)`, f without
+    noise; `grad`, the gradient they are given; with `Agents`, whose gradients come stacked,
+    `compress(gradients)`; and, where their update names it, `grad_fn(params, i)`: ∇f + Z at params
+    on the step's i-th draw, of which the given gradient is the 0th, and ∇f itself for i = None. A
+    step has as many draws as its update asks for, which is found by tracing it once.
 
     Args:
         optimizer: a `GradientTransformation`, or a factory of one such as `optax.sgd`.
@@ -95,20 +104,21 @@ class OptimizerProcess(eqx.Module):
         self.dt = jnp.asarray(dt, float)
         self._transformation()  # a factory's own checks, before its values are traced
 
-    def _transformation(self) -> optax.GradientTransformationExtraArgs:
+    def _transformation(self) -> optax.GradientTransformation:
         optimizer = self.optimizer
-        if not isinstance(optimizer, optax.GradientTransformation):
-            try:
-                optimizer = optimizer(**(self.hyperparameters or {}))
-            except TypeError as error:
-                raise _checks.InputError(
-                    f"the optimizer refuses its hyperparameters: {error}"
-                ) from error
-        return optax.with_extra_args_support(optimizer)
+        if isinstance(optimizer, optax.GradientTransformation):
+            return optimizer
+        try:
+            return optimizer(**(self.hyperparameters or {}))
+        except TypeError as error:
+            raise _checks.InputError(
+                f"the optimizer refuses its hyperparameters: {error}"
+            ) from error
 
     def noise(self, x0: PyTree) -> PyTree[Draw]:
-        """The oracle's draws."""
-        return self.oracle.noise(x0)
+        """The oracle's draws; `Slots` of them where a step asks for several gradients."""
+        draws, slots = self.oracle.noise(x0), self._slots(x0)
+        return draws if slots == 1 else Slots((draws,) * slots)
 
     def init(self, x0: PyTree, draw: PyTree) -> OptimizerState:
         """x0 and the optimizer's initial state."""
@@ -119,26 +129,56 @@ class OptimizerProcess(eqx.Module):
     def step(self, k, state: OptimizerState, draw: PyTree) -> OptimizerState:
         """One update on the oracle's gradient of this draw."""
         x, inner = state
-        g = self.oracle.sample_gradient(x, draw)
-        update = self._transformation().update
-        updates, inner = update(g, inner, x, **_asked_for(update, self._extras(x, g, draw)))
+        updates, inner = self._update(x, inner, _draws(draw).__getitem__)
         _check_one_update(updates, x, self.oracle)
         return OptimizerState(optax.apply_updates(x, updates), inner)
 
-    def _extras(self, x: PyTree, g: PyTree, draw: PyTree) -> dict[str, Any]:
+    def brownian(self, x: PyTree, draw: PyTree) -> PyTree:
+        """The unit normals that an SDE shares with the draws, `Oracle.brownian` of each."""
+        if isinstance(draw, Slots):
+            return Slots(tuple(self.oracle.brownian(x, own) for own in draw.draws))
+        return self.oracle.brownian(x, draw)
+
+    def _update(self, x: PyTree, inner: PyTree, draw_of: Callable[[int], PyTree]) -> tuple:
+        g = self.oracle.sample_gradient(x, draw_of(0))
+        update = self._transformation().update
+        return update(g, inner, x, **_asked_for(update, self._extras(x, g, draw_of)))
+
+    def _slots(self, x0: PyTree) -> int:
+        """How many draws a step asks for."""
+        if "grad_fn" not in inspect.signature(self._transformation().update).parameters:
+            return 1
+        asked = [0]
+        dtype = jnp.result_type(float, *jax.tree.leaves(x0))
+        draw = noise.structure(self.oracle.noise(x0), dtype)
+
+        def trace(x, draw):
+            def draw_of(i):
+                asked.append(i)
+                return draw
+
+            return self._update(x, self._transformation().init(x), draw_of)
+
+        jax.eval_shape(trace, x0, draw)
+        return max(asked) + 1
+
+    def _extras(self, x: PyTree, g: PyTree, draw_of: Callable[[int], PyTree]) -> dict[str, Any]:
         loss = self.oracle.problem.loss
 
         def grad_fn(params, i=0):
-            if isinstance(i, int) and i != 0:
+            if i is None:
+                return self.oracle.gradient(params)
+            if isinstance(i, bool) or not isinstance(i, int) or i < 0:
                 raise _checks.InputError(
-                    f"the optimizer asks for the gradient on draw {i}, but a step has draw 0 only"
+                    "grad_fn(params, i) takes the number of a draw, 0, 1, ..., as a Python int, "
+                    f"or None for the gradient without noise; got i = {i!r}"
                 )
-            return self.oracle.sample_gradient(params, draw)
+            return self.oracle.sample_gradient(params, draw_of(i))
 
         extras = {"value": loss(x), "grad": g, "value_fn": loss, "grad_fn": grad_fn}
         agents = self.oracle
         if isinstance(agents, Agents):
-            extras["compress"] = lambda gradients: agents.compress(gradients, draw)
+            extras["compress"] = lambda gradients: agents.compress(gradients, draw_of(0))
         return extras
 
     def position(self, state: OptimizerState) -> PyTree:
@@ -146,14 +186,18 @@ class OptimizerProcess(eqx.Module):
         return state.x
 
     def observables(self) -> dict[str, Callable]:
-        """The loss f(x)."""
-        return {"loss": self.oracle.problem.loss}
+        """The problem's."""
+        return self.oracle.problem.observables()
 
     def settings(self) -> dict[str, Any]:
         """What a comparison needs to know."""
         plain = self.optimizer is optax.sgd and set(self.hyperparameters or ()) == {"learning_rate"}
         chain = gradient_chain(self.oracle, self.dt) if plain else None
         return {"dt": float(self.dt), "chain": chain}
+
+
+def _draws(draw: PyTree) -> tuple:
+    return draw.draws if isinstance(draw, Slots) else (draw,)
 
 
 def _asked_for(update: Callable, extras: dict[str, Any]) -> dict[str, Any]:

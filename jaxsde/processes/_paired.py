@@ -156,7 +156,7 @@ class Paired(eqx.Module):
         if not all(isinstance(draw.law, Normal) for draw in leaves + its):
             return 0
         values = jax.tree.map(lambda draw: jnp.zeros(draw.shape), draws, is_leaf=is_draw)
-        shared = jax.eval_shape(self.optimizer.oracle.brownian, x0, values)
+        shared = jax.eval_shape(self.optimizer.brownian, x0, values)
         shapes = [leaf.shape for leaf in jax.tree.leaves(shared)]
         return len(shapes) if shapes == [draw.shape for draw in its[: len(shapes)]] else 0
 
@@ -177,7 +177,7 @@ class Paired(eqx.Module):
         structure = jax.tree.structure(self.sde.noise(x), is_leaf=is_draw)
         shared = []
         if unit.shared is not None:
-            shared = jax.tree.leaves(self.optimizer.oracle.brownian(x, unit.shared))
+            shared = jax.tree.leaves(self.optimizer.brownian(x, unit.shared))
         return structure.unflatten([*shared, *unit.own])
 
     def init(self, x0: PyTree, draw: PairedDraw) -> Sides:

@@ -63,9 +63,9 @@ class SDEProcess(eqx.Module):
         return self.sde.position(state)
 
     def observables(self) -> dict[str, Callable]:
-        """The loss f(X), where the SDE has an oracle."""
+        """The problem's, where the SDE has an oracle."""
         oracle = getattr(self.sde, "oracle", None)
-        return {} if oracle is None else {"loss": oracle.problem.loss}
+        return {} if oracle is None else oracle.problem.observables()
 
     def settings(self) -> dict[str, Any]:
         """What a comparison needs to know."""
