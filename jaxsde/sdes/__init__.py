@@ -16,7 +16,13 @@ from jaxsde.sdes.from_diffrax import from_diffrax as from_diffrax
 from jaxsde.sdes.gradient_descent import SGD as SGD
 from jaxsde.sdes.gradient_descent import HeavyBall as HeavyBall
 from jaxsde.sdes.gradient_descent import Nesterov as Nesterov
+from jaxsde.sdes.minimax import SEG as SEG
+from jaxsde.sdes.minimax import SGDA as SGDA
+from jaxsde.sdes.minimax import SHGD as SHGD
 from jaxsde.sdes.modified_equation import ModifiedEquation as ModifiedEquation
 from jaxsde.sdes.modified_equation import modified_equation as modified_equation
+from jaxsde.sdes.sharpness import DNSAM as DNSAM
+from jaxsde.sdes.sharpness import SAM as SAM
+from jaxsde.sdes.sharpness import USAM as USAM
 from jaxsde.sdes.sign import LinearizedSignSGD as LinearizedSignSGD
 from jaxsde.sdes.sign import SignSGD as SignSGD

@@ -90,6 +90,17 @@ class PositionSDE(SDE):
         return y.X
 
 
+def scaled(scale: Any, root: lx.AbstractLinearOperator) -> lx.AbstractLinearOperator:
+    """scale times a root of x, into the state's structure; diagonal where the root is."""
+    if isinstance(root, lx.DiagonalLinearOperator):
+        return lx.DiagonalLinearOperator(State(jax.tree.map(lambda r: scale * r, root.diagonal)))
+
+    def apply(dW):
+        return State(jax.tree.map(lambda w: scale * w, root.mv(dW)))
+
+    return lx.FunctionLinearOperator(apply, root.in_structure())
+
+
 def check_order(order: int) -> None:
     """Refuses another weak order than 1 and 2."""
     if order not in (1, 2):

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PyTree
 from jaxsde import _checks
 from jaxsde.oracles import Agents, Identity, Oracle, Sign
 from jaxsde.problems import Quadratic
-from jaxsde.sdes._sde import PositionSDE, State, check_variance, clipped_sqrt
+from jaxsde.sdes._sde import PositionSDE, State, check_variance, clipped_sqrt, scaled
 
 CURVATURES = (None, -0.5, 0.5)
 COUNTED = 32  # agents whose votes are counted one by one
@@ -36,8 +36,7 @@ class _Distributed(PositionSDE):
                 f"this SDE is of many agents: give jaxsde.oracles.Agents, not "
                 f"{type(agents).__name__}"
             )
-        if not (schedule is None or callable(schedule)):
-            raise _checks.InputError(f"schedule must be a function of the step, got {schedule!r}")
+        _checks.schedule("schedule", schedule)
         self.agents = agents
         self.learning_rate = jnp.asarray(learning_rate, float)
         self.schedule = schedule
@@ -53,15 +52,7 @@ class _Distributed(PositionSDE):
 
     def _scaled(self, t: Any, root: lx.AbstractLinearOperator) -> lx.AbstractLinearOperator:
         """-ψ √η root, diagonal where that is."""
-        scale = -self._psi(t) * jnp.sqrt(self.learning_rate)
-        if isinstance(root, lx.DiagonalLinearOperator):
-            diagonal = jax.tree.map(lambda r: scale * r, root.diagonal)
-            return lx.DiagonalLinearOperator(State(diagonal))
-
-        def apply(dW):
-            return State(jax.tree.map(lambda w: scale * w, root.mv(dW)))
-
-        return lx.FunctionLinearOperator(apply, root.in_structure())
+        return scaled(-self._psi(t) * jnp.sqrt(self.learning_rate), root)
 
 
 class DCSGD(_Distributed):

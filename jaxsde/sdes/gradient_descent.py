@@ -17,6 +17,7 @@ from jaxsde.sdes._sde import (
     check_order,
     check_variance,
     moment,
+    scaled,
 )
 
 
@@ -71,15 +72,7 @@ class SGD(PositionSDE):
     def diffusion(self, t, y: State, args) -> lx.AbstractLinearOperator:
         """-√η Σ^{1/2}, diagonal where Σ is."""
         eta = self.learning_rate
-        root = self.oracle.covariance_root(y.X)
-        if isinstance(root, lx.DiagonalLinearOperator):
-            diagonal = jax.tree.map(lambda sigma: -jnp.sqrt(eta) * sigma, root.diagonal)
-            return lx.DiagonalLinearOperator(State(diagonal))
-
-        def apply(dW):
-            return State(jax.tree.map(lambda w: -jnp.sqrt(eta) * w, root.mv(dW)))
-
-        return lx.FunctionLinearOperator(apply, root.in_structure())
+        return scaled(-jnp.sqrt(eta), self.oracle.covariance_root(y.X))
 
 
 class HeavyBall(SDE):

@@ -1,0 +1,391 @@
+"""The SDEs of sharpness-aware minimisation: USAM, DNSAM and SAM."""
+
+import abc
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import lineax as lx
+import optax
+from jaxtyping import Array, Float, PyTree, Scalar
+
+from jaxsde import _checks
+from jaxsde.oracles import FullBatch, GaussianNoise, Oracle
+from jaxsde.oracles._oracle import columns_root, symmetric_root
+from jaxsde.sdes._one_step import deviations, each, mean, step_law
+from jaxsde.sdes._sde import PositionSDE, State, check_variance, scaled
+from jaxsde.sdes._unit_vectors import UnitVector, unit_vector
+
+COVARIANCES = ("full", "first-order", "sgd", "none")
+FLOOR = 1e-12
+
+
+class Motions(NamedTuple):
+    """Two Brownian motions: of the gradient noise, and of what of u it does not determine."""
+
+    Z: PyTree
+    u: PyTree
+
+
+class _SharpnessAware(PositionSDE):
+    """What USAM, DNSAM and SAM have in common; a class says what its p_c is.
+
+    With additive noise p_c has a law in closed form, E p_c = s ∇f and p_c - E p_c = N Σ⁻¹ Z + rest,
+    N = Cov(p_c, Z); else its law is enumerated or sampled.
+    """
+
+    oracle: Oracle
+    learning_rate: Float[Array, ""]
+    rho: Float[Array, ""]
+    full_perturbation: bool = eqx.field(static=True)
+    micro_batches: int = eqx.field(static=True)
+    covariance: str = eqx.field(static=True)
+    samples: int | None = eqx.field(static=True)
+
+    def __init__(
+        self, oracle, learning_rate, rho, full_perturbation, micro_batches, covariance, samples
+    ):
+        _checks.positive_number("learning_rate", learning_rate)
+        _checks.nonnegative("rho", rho)
+        _checks.known("covariance", covariance, COVARIANCES)
+        check_variance(oracle)
+        self.oracle = oracle
+        self.learning_rate = jnp.asarray(learning_rate, float)
+        self.rho = jnp.asarray(rho, float)
+        self.full_perturbation = full_perturbation
+        self.micro_batches = _checks.at_least("micro_batches", micro_batches, 1)
+        self.covariance = covariance
+        self.samples = None if samples is None else _checks.at_least("samples", samples, 2)
+
+    @abc.abstractmethod
+    def _perturbation(self, g_c: PyTree, g: PyTree) -> PyTree:
+        """p_c of a draw's gradient and ∇f."""
+
+    @abc.abstractmethod
+    def _mean_gain(self, g: PyTree) -> Scalar:
+        """s, E p_c = s ∇f (additive noise)."""
+
+    @abc.abstractmethod
+    def _shared(self, x: PyTree, g: PyTree, w: PyTree) -> PyTree:
+        """N Σ⁻¹ applied to the noise w (additive noise)."""
+
+    def _rest(self, x: PyTree, g: PyTree) -> lx.AbstractLinearOperator | None:
+        """A root of the rest's covariance; None for 0 (additive noise)."""
+        return None
+
+    def _has_closed_form(self) -> bool:
+        return self.oracle.additive and self.samples is None
+
+    def _hessian(self, x: PyTree, v: PyTree) -> PyTree:
+        return self.oracle.problem.hessian_vector_product(x, v)
+
+    def drift(self, t, y: State, args) -> State:
+        """-(∇f + ρ E[H_c p_c]); H p of additive noise is s H ∇f."""
+        rho, g = self.rho, self.oracle.gradient(y.X)
+        if self._has_closed_form():
+            s = self._mean_gain(g)
+            Hp = jax.tree.map(lambda h: s * h, self._hessian(y.X, g))
+        else:
+            law = step_law(self.oracle, y.X, samples=self.samples)
+            Hp = mean(each(lambda c: self._draw(y.X, g, c)[1], law), law)
+        return State(jax.tree.map(lambda g, h: -(g + rho * h), g, Hp))
+
+    def diffusion(self, t, y: State, args) -> lx.AbstractLinearOperator:
+        """-√(η/M) S^{1/2}."""
+        eta, M = self.learning_rate, self.micro_batches
+        return scaled(-jnp.sqrt(eta / M), self._root(y.X))
+
+    def _root(self, x: PyTree) -> lx.AbstractLinearOperator:
+        if self.covariance == "none":
+            return lx.FunctionLinearOperator(lambda _: jax.tree.map(jnp.zeros_like, x), ())
+        if self.covariance == "sgd":
+            return self.oracle.covariance_root(x)
+        g = self.oracle.gradient(x)
+        if self._has_closed_form():
+            return self._closed_root(x, g)
+        law = step_law(self.oracle, x, samples=self.samples)
+        g_c, Hp = each(lambda c: self._draw(x, g, c), law)
+        if self.covariance == "full":
+            v = jax.tree.map(lambda g, h: g + self.rho * h, g_c, Hp)
+            return columns_root(deviations(v, law))
+        ravel = jax.vmap(lambda v: jax.flatten_util.ravel_pytree(v)[0])
+        G, K = ravel(deviations(g_c, law)), ravel(deviations(Hp, law))
+        return _matrix_root(G.T @ G + self.rho * (G.T @ K + K.T @ G), x)
+
+    def _draw(self, x: PyTree, g: PyTree, draw: PyTree) -> tuple[PyTree, PyTree]:
+        """g_c and H_c p_c."""
+
+        def gradient(x):
+            return self.oracle.sample_gradient(x, draw)
+
+        g_c = gradient(x)
+        return g_c, jax.jvp(gradient, (x,), (self._perturbation(g_c, g),))[1]
+
+    def _closed_root(self, x: PyTree, g: PyTree) -> lx.AbstractLinearOperator:
+        """Z + ρ H (p - E p), or at first order the root of Σ + ρ (N H + H Nᵀ)."""
+        rho, root = self.rho, self.oracle.covariance_root(x)
+
+        def moved(w):
+            Z = root.mv(w)
+            HNZ = self._hessian(x, self._shared(x, g, Z))
+            return jax.tree.map(lambda z, h: z + rho * h, Z, HNZ)
+
+        if self.covariance == "first-order":
+            return _matrix_root(self._first_order(x, g), x)
+        rest = self._rest(x, g)
+        if rest is None:
+            return lx.FunctionLinearOperator(moved, root.in_structure())
+
+        def with_rest(w: Motions):
+            return jax.tree.map(
+                lambda z, h: z + rho * h, moved(w.Z), self._hessian(x, rest.mv(w.u))
+            )
+
+        return lx.FunctionLinearOperator(
+            with_rest, Motions(root.in_structure(), rest.in_structure())
+        )
+
+    def _first_order(self, x: PyTree, g: PyTree) -> Float[Array, "d d"]:
+        flat, unravel = jax.flatten_util.ravel_pytree(x)
+        covariance = self.oracle.covariance(x)
+
+        def HN_column(e):  # of H N, N = Cov(p, Z) symmetric
+            N = self._shared(x, g, covariance.mv(unravel(e)))
+            return jax.flatten_util.ravel_pytree(self._hessian(x, N))[0]
+
+        HN = jax.vmap(HN_column, out_axes=1)(jnp.eye(flat.size, dtype=flat.dtype))
+        return covariance.as_matrix() + self.rho * (HN + HN.T)
+
+
+class USAM(_SharpnessAware):
+    """The SDE of x⁺ = x - η g_c(x + ρ g_c(x)), unnormalised SAM, in the clock t = k η.
+
+    With H_c the Hessian of draw c's loss and p_c = g_c,
+
+        dX = -(∇f + ρ E[H_c p_c]) dt - √η S^{1/2} dW,    S = Cov(g_c + ρ H_c p_c),
+
+    so that the drift is -∇(f + (ρ/2) E|g_c|²), E|g_c|² = |∇f|² + tr Σ. With additive noise:
+
+        dX = -(I + ρ H) ∇f dt - √η (I + ρ H) Σ^{1/2} dW.
+
+    Its weak error is O(η) for ρ = O(√η) (arXiv 2301.08203, its Theorem on USAM with S to first
+    order in ρ). On a quadratic with Gaussian noise Euler-Maruyama at dt = η is the optimizer. With
+    `full_perturbation` p_c = ∇f; with M micro-batches S is divided by M (arXiv 2509.18001).
+
+    Args:
+        oracle: f and the noise; additive, or of draws that can be enumerated, or sampled.
+        learning_rate: η.
+        rho: ρ >= 0.
+        full_perturbation: whether p_c is made of ∇f instead of g_c.
+        micro_batches: M; the oracle is one micro-batch's.
+        covariance: "full", which is S; "first-order", Σ + ρ (C + Cᵀ) with C = Cov(g_c, H_c p_c) as
+            published, its negative eigenvalues cut off (dense, a factorisation a step); "sgd", Σ;
+            "none", 0, an ordinary differential equation.
+        samples: how many draws stand for all in E and Cov, the same at all times; closed forms or
+            all draws unless given.
+
+    Raises:
+        InputError: η not positive, ρ negative, M or samples out of range, another covariance, noise
+            of infinite variance, or (at a run) draws that cannot be enumerated and no `samples`.
+    """
+
+    def __init__(
+        self, oracle, learning_rate, rho, *, full_perturbation=False, micro_batches=1,
+        covariance="full", samples=None,
+    ):  # fmt: skip
+        super().__init__(
+            oracle, learning_rate, rho, full_perturbation, micro_batches, covariance, samples
+        )
+
+    def _perturbation(self, g_c, g):
+        return g if self.full_perturbation else g_c
+
+    def _mean_gain(self, g):
+        """1."""
+        return jnp.ones(())
+
+    def _shared(self, x, g, w):
+        """w, or 0 where p_c = ∇f."""
+        return jax.tree.map(jnp.zeros_like, w) if self.full_perturbation else w
+
+
+class _Normalized(_SharpnessAware):
+    """With a norm that is at least `floor`."""
+
+    floor: Float[Array, ""]
+
+    def __init__(
+        self, oracle, learning_rate, rho, full_perturbation, micro_batches, covariance, samples,
+        floor,
+    ):  # fmt: skip
+        super().__init__(
+            oracle, learning_rate, rho, full_perturbation, micro_batches, covariance, samples
+        )
+        _checks.positive_number("floor", floor)
+        self.floor = jnp.asarray(floor, float)
+
+    def _norm(self, v: PyTree) -> Scalar:
+        return jnp.maximum(optax.tree.norm(v), self.floor)
+
+
+class DNSAM(_Normalized):
+    """The SDE of x⁺ = x - η g_c(x + ρ g_c(x)/|∇f(x)|), in the clock t = k η.
+
+    With p_c = g_c/|∇f|,
+
+        dX = -(∇f + ρ E[H_c p_c]) dt - √η S^{1/2} dW,    S = Cov(g_c + ρ H_c p_c).
+
+    With additive noise, and n = |∇f|,
+
+        dX = -(I + ρ H/n) ∇f dt - √η (I + ρ H/n) Σ^{1/2} dW,
+
+    whose drift is -∇(f + ρ |∇f|). (arXiv 2301.08203.) For other noise it is no gradient: the
+    published one is then O(ρ) off, by ρ ∇tr Σ/(2n). The coefficients are singular where ∇f = 0 and
+    the path jumps there. In one and two dimensions it then has no variance: compare quantiles, or
+    raise the `floor`, the least n.
+
+    Args:
+        oracle: as in `USAM`.
+        learning_rate: η.
+        rho: ρ >= 0.
+        micro_batches: as in `USAM`.
+        covariance: as in `USAM`.
+        samples: as in `USAM`.
+        floor: the least norm that divides.
+
+    Raises:
+        InputError: as in `USAM`, or a floor that is not positive.
+    """
+
+    def __init__(
+        self, oracle, learning_rate, rho, *, micro_batches=1, covariance="full", samples=None,
+        floor=FLOOR,
+    ):  # fmt: skip
+        super().__init__(
+            oracle, learning_rate, rho, False, micro_batches, covariance, samples, floor
+        )
+
+    def _perturbation(self, g_c, g):
+        n = self._norm(g)
+        return jax.tree.map(lambda v: v / n, g_c)
+
+    def _mean_gain(self, g):
+        """1/n."""
+        return 1 / self._norm(g)
+
+    def _shared(self, x, g, w):
+        """w/n."""
+        n = self._norm(g)
+        return jax.tree.map(lambda w: w / n, w)
+
+
+class SAM(_Normalized):
+    """The SDE of x⁺ = x - η g_c(x + ρ g_c(x)/|g_c(x)|), SAM, in the clock t = k η.
+
+    With u_c = g_c/|g_c|,
+
+        dX = -∇(f + ρ E|g_c|) dt - √η S^{1/2} dW,
+        S = Cov(g_c + ρ H_c u_c)
+          = Σ + ρ (C + Cᵀ) + ρ² Cov(H_c u_c),    C = Cov(g_c, H_c u_c).
+
+    (arXiv 2301.08203, with S to first order in ρ.) For additive N(0, σ² I) noise the law of
+    u = (∇f + Z)/|∇f + Z| is known: E u = a ∇f/|∇f| and, by Stein's lemma, Cov(Z, u) = σ² M, M the
+    Hessian of E|g + Z| in g. With Brownian motions W, B
+
+        dX = -(∇f + ρ (a/|∇f|) H ∇f) dt
+             - √η [(I + ρ H M) σ dW + ρ H (Cov u - σ² M²)^{1/2} dB].
+
+    Without noise u = ∇f/|∇f|, the norm at least `floor`. For other noise u's law is enumerated or
+    sampled.
+
+    Args:
+        oracle: as in `USAM`; additive noise has a closed form if Gaussian with one scale, or with
+            `full_perturbation`.
+        learning_rate: η.
+        rho: ρ >= 0.
+        full_perturbation: as in `USAM`.
+        micro_batches: as in `USAM`.
+        covariance: as in `USAM`.
+        samples: as in `USAM`.
+        floor: the least norm that divides; not used in the closed form of Gaussian noise.
+
+    Raises:
+        InputError: as in `DNSAM`.
+    """
+
+    def __init__(
+        self, oracle, learning_rate, rho, *, full_perturbation=False, micro_batches=1,
+        covariance="full", samples=None, floor=FLOOR,
+    ):  # fmt: skip
+        super().__init__(
+            oracle, learning_rate, rho, full_perturbation, micro_batches, covariance, samples, floor
+        )
+
+    def _has_closed_form(self) -> bool:
+        known = self._is_isotropic() or self._is_deterministic()
+        return super()._has_closed_form() and known
+
+    def _is_isotropic(self) -> bool:
+        oracle = self.oracle
+        return (
+            isinstance(oracle, GaussianNoise)
+            and oracle.scale is not None
+            and oracle.scale.ndim == 0
+        )
+
+    def _is_deterministic(self) -> bool:
+        return self.full_perturbation or isinstance(self.oracle, FullBatch)
+
+    def _perturbation(self, g_c, g):
+        direction = g if self.full_perturbation else g_c
+        n = self._norm(direction)
+        return jax.tree.map(lambda v: v / n, direction)
+
+    def _unit(self, g: PyTree) -> tuple[UnitVector, Scalar, PyTree]:
+        """The law of u, σ, and ∇f/|∇f|."""
+        oracle, size = self.oracle, sum(leaf.size for leaf in jax.tree.leaves(g))
+        sigma = oracle.scale / jnp.sqrt(oracle.batch_size)
+        r = optax.tree.norm(g)
+        direction = jax.tree.map(lambda v: v / jnp.maximum(r, self.floor), g)
+        return unit_vector(r / sigma, size), sigma, direction
+
+    def _mean_gain(self, g):
+        """a/|∇f| = α/σ."""
+        if self._is_deterministic():
+            return 1 / self._norm(g)
+        law, sigma, _ = self._unit(g)
+        return law.alpha / sigma
+
+    def _shared(self, x, g, w):
+        """M w."""
+        if self._is_deterministic():
+            return jax.tree.map(jnp.zeros_like, w)
+        law, sigma, along = self._unit(g)
+        return _along(law.beta / sigma, law.alpha / sigma, along, w)
+
+    def _rest(self, x, g):
+        """(Cov u - σ² M²)^{1/2}."""
+        if self._is_deterministic():
+            return None
+        law, _, along = self._unit(g)
+        return lx.FunctionLinearOperator(
+            lambda w: _along(jnp.sqrt(law.along), jnp.sqrt(law.across), along, w),
+            jax.eval_shape(lambda: x),
+        )
+
+
+def _along(along: Scalar, across: Scalar, direction: PyTree, w: PyTree) -> PyTree:
+    """across w + (along - across) ĝ (ĝ·w)."""
+    projection = optax.tree.vdot(direction, w)
+    return jax.tree.map(lambda u, w: across * w + (along - across) * projection * u, direction, w)
+
+
+def _matrix_root(matrix: Float[Array, "d d"], x: PyTree) -> lx.FunctionLinearOperator:
+    """Its symmetric root, over the arrays of x in one row."""
+    unravel = jax.flatten_util.ravel_pytree(x)[1]
+    root = symmetric_root(matrix)
+    return lx.FunctionLinearOperator(
+        lambda w: unravel(root @ jax.flatten_util.ravel_pytree(w)[0]), jax.eval_shape(lambda: x)
+    )

@@ -1,0 +1,371 @@
+"""Coefficients of the sharpness-aware SDEs against what one step of the algorithm does."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from jaxsde import EulerMaruyama, InputError, OptimizerProcess, optimizers
+from jaxsde.oracles import FullBatch, GaussianNoise, MiniBatch, StudentTNoise
+from jaxsde.problems import LogisticRegression, Problem, Quadratic
+from jaxsde.sdes import DNSAM, SAM, SGD, USAM
+from jaxsde.sdes._unit_vectors import unit_vector
+from jaxsde.theory.transfer_operator import chain_expectation, diffusion_expectation
+
+PAIRS = {
+    "usam": (optimizers.usam, USAM, {}),
+    "n-usam": (optimizers.usam, USAM, {"full_perturbation": True}),
+    "dnsam": (optimizers.dnsam, DNSAM, {}),
+    "sam": (optimizers.sam, SAM, {}),
+    "n-sam": (optimizers.sam, SAM, {"full_perturbation": True}),
+}
+H = np.array([[2.0, -0.5, 0.25], [-0.5, -1.0, 0.0], [0.25, 0.0, 0.5]])
+SIGMA = np.array([[1.0, 0.5, 0.0], [0.5, 2.0, -0.25], [0.0, -0.25, 0.5]])
+X = np.array([0.5, -1.0, 3.0])
+ETA = 0.04
+
+
+@eqx.filter_jit
+def coefficients(sde, x):
+    """Drift, and the diffusion's square over η."""
+    y = sde.initial(x)
+    diffusion = sde.diffusion(0.0, y, None)
+    unit = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), diffusion.in_structure())
+    flat, unravel = jax.flatten_util.ravel_pytree(unit)
+    G = jax.jacrev(lambda w: diffusion.mv(unravel(w)).X)(flat)
+    return sde.drift(0.0, y, None).X, G @ G.T / sde.learning_rate
+
+
+def steps(optimizer, oracle, x, draws):
+    """(x - x⁺)/η for every draw, stacked."""
+    process = OptimizerProcess(optimizer, oracle, ETA)
+
+    @eqx.filter_jit
+    def all_steps(process, x, draws):
+        state = process.init(x, None)
+        return jax.vmap(lambda c: (x - process.step(0, state, c).x) / ETA)(draws)
+
+    return np.asarray(all_steps(process, x, draws))
+
+
+def regression():
+    rng = np.random.default_rng(1)
+    return LogisticRegression(rng.standard_normal((7, 3)) * 1.5, rng.integers(0, 2, 7), 0.1)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_one_step_of_a_finite_sum_by_enumeration(name, x64):
+    """What is neglected is of order ρ²: halving ρ divides it by 4, in the mean and covariance."""
+    factory, SDE, options = PAIRS[name]
+    oracle, x = MiniBatch(regression()), jnp.array([0.4, -0.7, 0.3])
+    draws = jnp.arange(7)[:, None]
+    errors, without, first = [], [], []
+    for rho in (0.02, 0.01):
+        moved = steps(factory(ETA, rho, **options), oracle, x, draws)
+        mean, covariance = moved.mean(0), np.cov(moved.T, bias=True)
+        b, S = coefficients(SDE(oracle, ETA, rho, **options), x)
+        errors.append([np.abs(b + mean).max(), np.abs(S - covariance).max()])
+        _, S1 = coefficients(SDE(oracle, ETA, rho, covariance="first-order", **options), x)
+        first.append(np.abs(S1 - covariance).max())
+        b0, S0 = coefficients(SGD(oracle, ETA), x)
+        without.append([np.abs(b0 + mean).max(), np.abs(S0 - covariance).max()])
+    np.testing.assert_allclose(np.divide(*errors), 4, rtol=0.12)
+    np.testing.assert_allclose(np.divide(*first), 4, rtol=0.12)
+    np.testing.assert_allclose(np.divide(*without), 2, rtol=0.15)
+
+
+def test_the_published_drift_of_dnsam_is_off_by_order_rho(x64):
+    """-∇(f + ρ |∇f|), which is right for additive noise only: here it lacks ρ ∇tr Σ/(2n)."""
+    oracle, x, rho = MiniBatch(regression()), jnp.array([0.4, -0.7, 0.3]), 0.01
+    published = DNSAM(FullBatch(oracle.problem), ETA, rho).drift(
+        0.0, SGD(oracle, ETA).initial(x), 0
+    )
+    n = np.linalg.norm(oracle.gradient(x))
+    trace = jax.grad(lambda x: jnp.trace(oracle.covariance(x).as_matrix()))(x)
+    b, _ = coefficients(DNSAM(oracle, ETA, rho), x)
+    np.testing.assert_allclose(b, published.X - rho * trace / (2 * n), rtol=1e-12)
+    moved = steps(optimizers.dnsam(ETA, rho), oracle, x, jnp.arange(7)[:, None]).mean(0)
+    assert np.abs(b + moved).max() < 0.02 * np.abs(published.X + moved).max()
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_micro_batches_are_enumerated_too(micro_batches, batch_size, x64):
+    """The m-variant: the drift of one micro-batch, its covariance over M."""
+    oracle, x = MiniBatch(regression(), batch_size), jnp.array([0.4, -0.7, 0.3])
+    one = np.stack(np.meshgrid(*[np.arange(7)] * batch_size, indexing="ij")).reshape(batch_size, -1)
+    drawn = jnp.asarray(one.T)
+    residuals = []
+    for rho in (0.02, 0.01):
+        moved = steps(optimizers.usam(ETA, rho), oracle, x, drawn)
+        sde = USAM(oracle, ETA, rho, micro_batches=micro_batches)
+        b, S = coefficients(sde, x)
+        residuals.append(np.abs(S - np.cov(moved.T, bias=True) / micro_batches).max())
+        assert np.abs(b + moved.mean(0)).max() < rho**2 * 2
+    np.testing.assert_allclose(np.divide(*residuals), 4, rtol=0.12)
+    if micro_batches == 2 and batch_size == 1:
+        process = OptimizerProcess(optimizers.usam(ETA, rho, micro_batches=2), oracle, ETA)
+        slots = process.noise(x)
+        both = np.stack(np.meshgrid(np.arange(7), np.arange(7))).reshape(2, -1, 1)
+        moved = steps(
+            optimizers.usam(ETA, rho, micro_batches=2), oracle, x, type(slots)(tuple(both))
+        )
+        np.testing.assert_allclose(np.cov(moved.T, bias=True), S, atol=2 * rho**2)
+
+
+@pytest.mark.parametrize("name", ["usam", "n-usam", "dnsam", "n-sam"])
+def test_euler_maruyama_at_the_learning_rate_is_the_algorithm(name, x64):
+    """On a quadratic with Gaussian noise, of any covariance."""
+    factory, SDE, options = PAIRS[name]
+    oracle, rho = GaussianNoise(Quadratic(H, 0.5), covariance=SIGMA, batch_size=2.0), 0.3
+    process = OptimizerProcess(factory, {"learning_rate": ETA, "rho": rho, **options}, oracle)
+    sde, xi = SDE(oracle, ETA, rho, **options), jnp.array([0.3, -1.2, 0.8])
+    stepped = process.step(0, process.init(jnp.asarray(X), None), xi).x
+    solved = EulerMaruyama().step(sde, 0.0, sde.initial(jnp.asarray(X)), ETA, xi).X
+    np.testing.assert_allclose(solved, stepped, rtol=1e-14)
+
+
+def polar_rule(g, scale, nodes=160):
+    """Z ~ N(0, σ² I) in the plane about the origin of g + Z, where u = (g + Z)/|g + Z| is smooth.
+
+    Standard normals ξ and their weights, a product of Gauss-Legendre and the trapezoidal rule.
+    """
+    at, weight = np.polynomial.legendre.leggauss(nodes)
+    low, high = max(np.linalg.norm(g) / scale - 9, 0), np.linalg.norm(g) / scale + 9
+    r, weight = low + (at + 1) * (high - low) / 2, weight * (high - low) / 2
+    angle = 2 * np.pi * np.arange(nodes) / nodes
+    u = np.stack([np.cos(angle), np.sin(angle)], -1)
+    xi = (r[:, None, None] * u - np.asarray(g) / scale).reshape(-1, 2)
+    density = np.exp(-np.sum(xi**2, -1) / 2) / (2 * np.pi)
+    return xi, np.repeat(weight * r * 2 * np.pi / nodes, nodes) * density
+
+
+@pytest.mark.parametrize("point", [[0.0, 0.0], [0.02, -0.01], [0.3, 0.2], [2.0, -3.0]])
+def test_sam_in_closed_form_against_quadrature(point, x64):
+    """On a quadratic the full covariance is exact: g is at 0, below, near and above σ."""
+    problem, scale, rho, x = Quadratic([[1.0, 0.5], [0.5, -2.0]]), 0.5, 0.3, jnp.array(point)
+    oracle, g = GaussianNoise(problem, scale), np.asarray(problem.gradient(x))
+    xi, p = polar_rule(g, scale)
+    np.testing.assert_allclose(p.sum(), 1, rtol=1e-12)
+    v = steps(optimizers.sam(ETA, rho), oracle, x, jnp.asarray(xi))
+    mean = p @ v
+    covariance = (v - mean).T @ (p[:, None] * (v - mean))
+    b, S = coefficients(SAM(oracle, ETA, rho), x)
+    np.testing.assert_allclose(b, -mean, atol=1e-10)
+    np.testing.assert_allclose(S, covariance, atol=1e-10)
+    # to first order, Cov(Z, Z) + ρ (Cov(Z, Hu) + Cov(Hu, Z)), v = g + Z + ρ H u
+    Z = scale * xi
+    Hu = (v - g - Z) / rho
+    cross = Z.T @ (p[:, None] * (Hu - p @ Hu))
+    _, S1 = coefficients(SAM(oracle, ETA, rho, covariance="first-order"), x)
+    first = scale**2 * np.eye(2) + rho * (cross + cross.T)
+    values, vectors = np.linalg.eigh(first)
+    np.testing.assert_allclose(S1, (vectors * np.maximum(values, 0)) @ vectors.T, atol=1e-9)
+
+
+def test_sam_in_one_dimension_is_exact(x64):
+    """u = sign(g + Z): E u = erf(s/√2), Cov(Z, u) = 2 σ φ(s), Var u = 1 - (E u)²."""
+    scale, rho, lam = 0.5, 0.3, -2.0
+    oracle = GaussianNoise(Quadratic([lam]), scale)
+    for x in (0.0, 0.1, -0.4, 3.0):
+        g = lam * x
+        s = g / scale
+        mean = scipy.special.erf(s / np.sqrt(2))
+        shared = 2 * scale * np.exp(-(s**2) / 2) / np.sqrt(2 * np.pi)
+        b, S = coefficients(SAM(oracle, ETA, rho), jnp.array([x]))
+        np.testing.assert_allclose(b, [-(g + rho * lam * mean)], atol=1e-9)
+        first = scale**2 + 2 * rho * lam * shared
+        np.testing.assert_allclose(S, [[first + (rho * lam) ** 2 * (1 - mean**2)]], atol=1e-9)
+        _, S1 = coefficients(SAM(oracle, ETA, rho, covariance="first-order"), jnp.array([x]))
+        np.testing.assert_allclose(S1, [[max(first, 0)]], atol=1e-9)
+
+
+@pytest.mark.parametrize("d", [2, 3, 20, 300])
+def test_the_unit_vectors_law_by_quadrature(d, x64):
+    """In polar coordinates about g + Z = 0; the angle to g has density in sin^(d - 2)."""
+    at, weight = np.polynomial.legendre.leggauss(400)
+    for s in (0.0, 0.3, 1.0, 4.0, 40.0):
+        centre = np.sqrt(s**2 + d)
+        low, high = max(centre - 12, 0), centre + 12
+        r, wr = low + (at + 1) * (high - low) / 2, weight[:, None]
+        angle = (at + 1) * np.pi / 2 * (1 if s < 10 else 0.5)
+        cos, sin = np.cos(angle), np.sin(angle)
+        log_p = (d - 1) * np.log(r)[:, None] + (d - 2) * np.log(sin)
+        log_p = log_p - (r[:, None] ** 2 - 2 * s * r[:, None] * cos + s**2) / 2
+        p = wr * weight * np.exp(log_p - log_p.max())
+        p /= p.sum()
+        xi = r[:, None] * cos - s  # the noise along g
+        mean, shared, square = np.sum(p * cos), np.sum(p * xi * cos), np.sum(p * cos**2)
+        across = np.sum(p * r[:, None] * sin**2) / (d - 1)  # E of noise times u, one direction
+        law = unit_vector(jnp.asarray(s), d)
+        found = [law.alpha, law.beta, law.across, law.along]
+        tau = (1 - square) / (d - 1)
+        known = [across, shared, tau - across**2, square - mean**2 - shared**2]
+        np.testing.assert_allclose(law.alpha * s, mean, atol=1e-10)
+        np.testing.assert_allclose(found, known, atol=2e-10)
+
+
+def test_the_unit_vectors_law_holds_in_single_precision():
+    for d in (1, 2, 20):
+        s = np.geomspace(1e-4, 1e4, 60)
+        single = jax.vmap(lambda s, d=d: unit_vector(s, d))(jnp.asarray(s, jnp.float32))
+        with jax.enable_x64(True):
+            double = jax.vmap(lambda s, d=d: unit_vector(s, d))(jnp.asarray(s))
+        for found, known in zip(single, double, strict=True):
+            assert found.dtype == jnp.float32
+            np.testing.assert_allclose(found, known, atol=2e-6)
+
+
+def test_first_order_covariance_of_additive_noise(x64):
+    """Σ + ρ s (Σ H + H Σ) of USAM (s = 1) and DNSAM (s = 1/n), where it is positive."""
+    oracle, x, rho = GaussianNoise(Quadratic(H, 0.5), covariance=SIGMA), jnp.asarray(X), 0.05
+    n = np.linalg.norm(H @ (X - 0.5))
+    for SDE, s in ((USAM, 1), (DNSAM, 1 / n)):
+        _, S = coefficients(SDE(oracle, ETA, rho, covariance="first-order"), x)
+        np.testing.assert_allclose(S, SIGMA + rho * s * (SIGMA @ H + H @ SIGMA), atol=1e-12)
+        _, S = coefficients(SDE(oracle, ETA, rho, covariance="sgd"), x)
+        np.testing.assert_allclose(S, SIGMA, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_without_noise_they_are_the_ordinary_differential_equations(name, x64):
+    _, SDE, options = PAIRS[name]
+    problem, x, rho = Quadratic(H, 0.5), jnp.asarray(X), 0.3
+    g = H @ (X - 0.5)
+    n = 1 if name in ("usam", "n-usam") else np.linalg.norm(g)
+    sde = SDE(FullBatch(problem), ETA, rho, **options)
+    np.testing.assert_allclose(
+        sde.drift(0.0, sde.initial(x), None).X, -(g + rho / n * H @ g), rtol=1e-13
+    )
+    assert jax.tree.leaves(sde.brownian_structure(x)) == []
+    if n != 1:
+        at_rest = sde.initial(jnp.full(3, 0.5))
+        np.testing.assert_array_equal(sde.drift(0.0, at_rest, None).X, np.zeros(3))
+        floored = SDE(FullBatch(problem), ETA, rho, floor=100.0, **options)
+        np.testing.assert_allclose(
+            floored.drift(0.0, sde.initial(x), None).X, -(g + rho / 100 * H @ g), rtol=1e-13
+        )
+
+
+def test_without_diffusion_the_drift_keeps_the_noises_part(x64):
+    oracle, x = MiniBatch(regression()), jnp.array([0.4, -0.7, 0.3])
+    full, none = (USAM(oracle, ETA, 0.1, covariance=c) for c in ("full", "none"))
+    drift = none.drift(0.0, none.initial(x), None).X
+    np.testing.assert_allclose(coefficients(full, x)[0], drift, rtol=1e-13)
+    assert jax.tree.leaves(none.brownian_structure(x)) == []
+
+
+def test_a_sample_stands_for_draws_that_cannot_be_enumerated(x64):
+    """The sample's mean and covariance; of 20,000 draws they are the closed form's to their error.
+
+    E and Cov of 3 + 6 numbers, each within 5 standard errors: false alarms below 1e-5, were the
+    sample not one and the same for ever.
+    """
+    problem, scale, rho, m = Quadratic(H), 0.5, 0.4, 20_000
+    oracle, x = GaussianNoise(problem, scale), jnp.asarray(X) / 10
+    b, S = coefficients(SAM(oracle, ETA, rho), x)
+    sampled = SAM(oracle, ETA, rho, samples=m)
+    b_m, S_m = coefficients(sampled, x)
+    spread = rho * np.abs(np.linalg.eigvalsh(H)).max() / np.sqrt(m)  # of ρ H u, |u| = 1
+    assert np.abs(b_m - b).max() < 5 * spread
+    error = np.sqrt((np.outer(np.diag(S), np.diag(S)) + S**2) / m)
+    assert np.all(np.abs(S_m - S) < 5 * error)
+    np.testing.assert_array_equal(coefficients(sampled, x)[0], b_m)
+
+
+def test_general_noise_needs_a_sample(x64):
+    x = jnp.asarray(X)
+    for oracle in (
+        GaussianNoise(Quadratic(H), covariance=SIGMA),
+        StudentTNoise(Quadratic(H), 1, 5),
+    ):
+        sde = SAM(oracle, ETA, 0.1)
+        with pytest.raises(InputError, match="give the SDE a number of `samples`"):
+            sde.drift(0.0, sde.initial(x), None)
+        sampled = SAM(oracle, ETA, 0.1, samples=8)
+        assert np.all(np.isfinite(sampled.drift(0.0, sde.initial(x), None).X))
+    assert np.all(np.isfinite(coefficients(USAM(oracle, ETA, 0.1), x)[1]))
+
+
+class Bent(Problem):
+    """f' = x + 0.3 x³."""
+
+    def loss(self, x):
+        return jnp.sum(x**2 / 2 + 0.3 * x**4 / 4)
+
+
+def weak_errors(radius, SDE, options, steps=(16, 32, 64)):
+    """The error of USAM's SDE in x and x² at time 1, root mean square over starts, without noise.
+
+    The chain has three-point noise, which has the normal's first five moments.
+    """
+    sigma, starts = 0.4, np.linspace(-1, 1, 9)[:, None]
+
+    def moments(x):
+        return np.stack([x[:, 0], x[:, 0] ** 2], -1)
+
+    errors = []
+    for K in steps:
+        eta = 1 / K
+        oracle, rho = GaussianNoise(Bent(), sigma), radius(eta)
+        process = OptimizerProcess(optimizers.usam(eta, rho), oracle, eta)
+
+        def update(x, xi, process=process):
+            def one(x):
+                return process.step(0, process.init(x, None), jnp.asarray([xi])).x
+
+            return np.asarray(jax.vmap(one)(jnp.asarray(x)))
+
+        sde = SDE(oracle, eta, rho, **options) if SDE is USAM else SDE(oracle, eta)
+        at = jax.vmap(lambda x, sde=sde: coefficients(sde, x))
+        domain = [(-3.0, 3.0)]
+        chain = chain_expectation(
+            update, np.sqrt(3) * np.array([-1.0, 0, 1]), np.array([1, 4, 1]) / 6, moments, starts,
+            K, domain, 28,
+        )  # fmt: skip
+        solved = diffusion_expectation(
+            lambda x, at=at: np.asarray(at(jnp.asarray(x))[0]),
+            lambda x, at=at, eta=eta: eta * np.asarray(at(jnp.asarray(x))[1]),
+            moments, starts, 1.0, domain, 28,
+        )  # fmt: skip
+        errors.append(np.sqrt(np.mean((chain - solved) ** 2)))
+    return np.log2(np.divide(errors[:-1], errors[1:]))
+
+
+ROOT, SMALL = (lambda eta: 0.5 * np.sqrt(eta)), (lambda eta: 0.5 * eta)
+
+
+@pytest.mark.parametrize(
+    ("radius", "SDE", "options", "order"),
+    [
+        (ROOT, USAM, {}, 1.0),
+        (ROOT, USAM, {"covariance": "sgd"}, 1.0),
+        (ROOT, SGD, {}, 0.5),
+        (SMALL, USAM, {}, 1.0),
+        (SMALL, SGD, {}, 1.0),
+    ],
+)
+def test_weak_orders(radius, SDE, options, order, x64):
+    """ρ = √η/2 needs the drift's correction for order 1, ρ = η/2 does not; the noise's never."""
+    slopes = weak_errors(radius, SDE, options)
+    assert abs(slopes[-1] - order) < 0.06, slopes
+
+
+@pytest.mark.parametrize("SDE", [USAM, DNSAM, SAM])
+def test_bad_input(SDE):
+    oracle = GaussianNoise(Quadratic(H), 1.0)
+    for arguments, options, message in [
+        ((oracle, 0.0, 0.1), {}, "learning_rate must be positive"),
+        ((oracle, ETA, -0.1), {}, "rho must be finite and not negative"),
+        ((oracle, ETA, 0.1), {"micro_batches": 0}, "micro_batches must be a whole number"),
+        ((oracle, ETA, 0.1), {"samples": 1}, "samples must be a whole number of at least 2"),
+        ((oracle, ETA, 0.1), {"covariance": "fulll"}, "did you mean full"),
+        ((StudentTNoise(Quadratic(H), 1.0, 2.0), ETA, 0.1), {}, "does not exist"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            SDE(*arguments, **options)
+    if SDE is not USAM:
+        with pytest.raises(InputError, match="floor must be positive"):
+            SDE(oracle, ETA, 0.1, floor=0.0)
