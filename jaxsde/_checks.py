@@ -34,8 +34,13 @@ def positive(name: str, value: Any) -> None:
 def positive_number(name: str, value: Any) -> None:
     """Refuses anything but one positive and finite number."""
     positive(name, value)
-    if np.ndim(value) != 0:
-        raise InputError(f"{name} must be one number, got shape {np.shape(value)}")
+    _one(name, value)
+
+
+def nonnegative_number(name: str, value: Any) -> None:
+    """Refuses anything but one number, zero or positive and finite."""
+    nonnegative(name, value)
+    _one(name, value)
 
 
 def nonnegative(name: str, value: Any) -> None:
@@ -100,6 +105,11 @@ def extra(module: str, name: str) -> ModuleType:
         raise ImportError(
             f"{module} is needed here: pip install 'jaxsde[{name}]'", name=module
         ) from error
+
+
+def _one(name: str, value: Any) -> None:
+    if np.ndim(value) != 0:
+        raise InputError(f"{name} must be one number, got shape {np.shape(value)}")
 
 
 def _numbers(name: str, value: Any, wanted: str) -> np.ndarray | None:

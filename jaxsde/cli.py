@@ -36,10 +36,14 @@ class Track:
     nesterov-order-2, sign_sgd, sign_sgd-linearized, rmsprop, rmspropw, rmsprop-order-2,
     rmsprop-batch-equivalent, adam, adam-l2, adamw, adamw-published, adam-order-2,
     adam-batch-equivalent; of many agents dsgd, dcsgd-random-k, dcsgd-bernoulli-k, dcsgd-qsgd,
-    dcsgd-ternary, dsign_sgd, dsign_sgd-linearized, dsign_sgd-majority."""
+    dcsgd-ternary, dsign_sgd, dsign_sgd-linearized, dsign_sgd-majority; sharpness-aware usam,
+    usam-full-perturbation, dnsam, sam, sam-sgd-noise; of games sgda, seg, seg-independent, shgd,
+    shgd-one-draw."""
 
-    problem: str = "quadratic"
-    """What to minimise: quadratic, rosenbrock, embedded-saddle, double-well, breast-cancer."""
+    problem: str | None = None
+    """What to minimise: quadratic, rosenbrock, embedded-saddle, double-well, breast-cancer; games:
+    quadratic-game, bilinear, forsaken, almost-bilinear, degree-8, whose loss is half the square of
+    their field. One that suits the optimizer unless given."""
 
     noise: str = "gaussian"
     """Law of the gradient noise: gaussian, student-t."""
@@ -125,13 +129,16 @@ def track(options: Track) -> None:
         _checks.extra(module, extra)
     engine.use_all_cores()
     jax.config.update("jax_enable_x64", options.float64)
-    chosen, named = family(options.optimizer), problems.named(options.problem)
+    chosen = family(options.optimizer)
+    problem = _or(options.problem, chosen.problem)
+    named = problems.named(problem)
     learning_rate = _or(options.learning_rate, chosen.learning_rate)
     _checks.positive("learning_rate", learning_rate)
     oracle = _oracle(options, named)
     substeps = _checks.at_least("substeps", options.substeps, 1)
     pair = chosen.pair(oracle, learning_rate, substeps, options.hyperparameters, options.warm_up)
-    x0 = named.x0.astype(np.float64 if options.float64 else np.float32)
+    dtype = np.float64 if options.float64 else np.float32
+    x0 = jax.tree.map(lambda leaf: leaf.astype(dtype), named.x0)
     if not 0 <= options.seed < 2**32:
         raise _checks.InputError(f"seed must lie in [0, 2³²), got {options.seed}")
     _writable(options.output)
@@ -143,7 +150,7 @@ def track(options: Track) -> None:
     settings = chosen.settings(options.hyperparameters)
     dt = chosen.step(learning_rate) / substeps
     laws = chosen.laws(Setting(oracle, learning_rate, x0, dt, times, settings))
-    about = f"{chosen.about} on {options.problem}: {named.about}\n"
+    about = f"{chosen.about} on {problem}: {named.about}\n"
     about += ", ".join(
         f"{name} = {value:g}" for name, value in {"η": learning_rate, **settings}.items() if value
     )
@@ -153,7 +160,7 @@ def track(options: Track) -> None:
     figure = plotting.track(
         ensemble, comparison, laws, times, title=f"{about}, {ensemble.paths:,} paths"
     )
-    stem = options.output / f"track-{options.optimizer}-{options.problem}"
+    stem = options.output / f"track-{options.optimizer}-{problem}"
     plotting.save(figure, f"{stem}.png")
     ensemble.save(f"{stem}.nc")
     print(f"figure: {stem}.png\nstatistics: {stem}.nc (jaxsde.load reads it)")

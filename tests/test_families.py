@@ -7,7 +7,7 @@ import pytest
 from jaxsde import InputError, families, simulate
 from jaxsde.engine.noise import is_draw
 from jaxsde.oracles import GaussianNoise, StudentTNoise
-from jaxsde.problems import NAMED, LogisticRegression, Quadratic, named
+from jaxsde.problems import NAMED, LogisticRegression, Players, Quadratic, QuadraticGame, named
 
 PROBLEM = Quadratic([1.0, 2.5])
 X0 = np.array([0.5, -0.3], np.float32)
@@ -28,13 +28,16 @@ def off(ensemble, side, law):
     return np.abs(ensemble.mean(f"{side}.loss") - law)[error > 0] / error[error > 0]
 
 
-EXACT = ["sgd", "sgd-order-2", "sign_sgd", "sign_sgd-linearized"]
+EXACT = [
+    "sgd", "sgd-order-2", "sign_sgd", "sign_sgd-linearized", "usam", "usam-full-perturbation"
+]  # fmt: skip
+GAMES = ["sgda", "seg", "seg-independent", "shgd", "shgd-one-draw"]
 AGENTS = [
     "dsgd", "dcsgd-random-k", "dcsgd-bernoulli-k", "dsign_sgd", "dsign_sgd-linearized",
     "dsign_sgd-majority",
 ]  # fmt: skip
-STATIONARY = ["rmsprop", "rmspropw", "adam", "adam-l2", "adamw", "adamw-published"]
-UNKNOWN = set(families.FAMILIES) - {*EXACT, *AGENTS, *STATIONARY}
+STATIONARY = ["rmsprop", "rmspropw", "adam", "adam-l2", "adamw", "adamw-published", "sam"]
+UNKNOWN = set(families.FAMILIES) - {*EXACT, *AGENTS, *STATIONARY, *GAMES}
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,28 @@ def test_laws_of_a_vote_with_ties(key):
     )
     laws = family.laws(families.Setting(oracle, 0.05, X0, 0.025, ensemble.time, values))
     assert off(ensemble, "optimizer", laws.optimizer).max() < BOUND
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_games_stand_beside_their_laws(name, key):
+    family = families.family(name)
+    assert family.problem == "quadratic-game"
+    oracle = GaussianNoise(QuadraticGame([1.0, 2.0], [0.5, 0.3]), 0.3)
+    z0 = Players(np.array([0.5, -0.3], np.float32), np.array([0.2, 0.4], np.float32))
+    ensemble = run(family, oracle, key, z0)
+    eta = family.learning_rate
+    setting = families.Setting(
+        oracle, eta, z0, eta / SUBSTEPS, ensemble.time.round(6), family.hyperparameters
+    )
+    laws = family.laws(setting)
+    assert off(ensemble, "optimizer", laws.optimizer).max() < BOUND
+    assert off(ensemble, "sde", laws.solver).max() < BOUND
+    assert off(ensemble, "sde", laws.optimizer).max() > BOUND or name == "sgda"
+    elsewhere = setting._replace(oracle=GaussianNoise(PROBLEM, 0.3), x0=X0)
+    assert "none known" in family.laws(elsewhere).about
+    on_game = setting._replace(hyperparameters={})
+    for other in ("sgd", "sign_sgd", "adam"):
+        assert "none known" in families.family(other).laws(on_game).about
 
 
 @pytest.mark.parametrize("name", ["rmspropw", "adam-l2", "adamw", "adamw-published"])
@@ -151,7 +176,8 @@ def test_no_law_where_none_is_known():
     assert families.family("sgd").laws(setting)[:3] == (None, None, None)
     rosenbrock = GaussianNoise(named("rosenbrock").make(), 0.3)
     setting = setting._replace(oracle=rosenbrock)
-    for family in families.FAMILIES.values():
+    for name in set(families.FAMILIES) - set(GAMES):
+        family = families.family(name)
         laws = family.laws(setting._replace(hyperparameters=family.hyperparameters))
         assert laws[:3] == (None, None, None)
         assert "none known" in laws.about
@@ -185,8 +211,9 @@ def test_lattice_laws_that_take_too_long_say_how_far_they_go(name, agents, most)
 @pytest.mark.parametrize("name", NAMED)
 def test_named_problems_are_whole(name):
     problem, x0 = named(name).make(), named(name).x0
-    assert np.all(np.isfinite(problem.gradient(jax.numpy.asarray(x0))))
-    assert x0.dtype == np.float32
+    for leaf in jax.tree.leaves(problem.gradient(x0)):
+        assert np.all(np.isfinite(leaf))
+        assert leaf.dtype == np.float32
 
 
 def test_unknown_names_bring_the_nearest():

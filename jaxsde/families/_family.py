@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from jaxsde import _checks, theory
 from jaxsde.oracles import Oracle, StudentTNoise
-from jaxsde.problems import LogisticRegression, Quadratic
+from jaxsde.problems import Game, LogisticRegression, Quadratic
 from jaxsde.processes import OptimizerProcess, Paired, SDEProcess
 from jaxsde.sdes import SDE
 from jaxsde.theory import Moments
@@ -27,7 +27,7 @@ class Setting(NamedTuple):
 
     oracle: Oracle
     learning_rate: float
-    x0: np.ndarray
+    x0: Any
     dt: float
     time: Curve
     hyperparameters: Mapping[str, Any] = NONE
@@ -54,7 +54,8 @@ class Family(NamedTuple):
 
     The optimizer and the SDE take the same hyperparameters. A step takes the time η^`clock`.
     `warm_up` is that of `Paired`. `agents` makes the oracle of many agents of one agent's, with
-    the hyperparameters that `of_agents` names.
+    the hyperparameters that `of_agents` names. `problem` is the named one of a first run, a game
+    for methods of games, whose laws are known of games only.
     """
 
     optimizer: Callable[..., optax.GradientTransformation]
@@ -67,6 +68,7 @@ class Family(NamedTuple):
     warm_up: int | None = None
     agents: Callable[..., Oracle] | None = None
     of_agents: tuple[str, ...] = ()
+    problem: str = "quadratic"
 
     def step(self, learning_rate: float) -> float:
         """The time one optimizer step takes."""
@@ -107,8 +109,9 @@ class Family(NamedTuple):
 
     def laws(self, setting: Setting) -> Laws:
         """The laws at this setting; none where none is known, and why."""
+        on_game = isinstance(setting.oracle.problem, Game)
         try:
-            laws = self.known_laws(setting)
+            laws = self.known_laws(setting) if on_game == (self.problem != "quadratic") else None
         except _checks.InputError as error:
             return Laws(None, None, None, about=f"none at this setting: {error}")
         return laws or Laws(None, None, None, about="none known for this problem and noise")

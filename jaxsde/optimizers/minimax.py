@@ -19,7 +19,7 @@ from jaxsde.optimizers._descent import Schedule, descent, required
 class ExtragradientState(NamedTuple):
     """The steps made, and the optimizer's own state."""
 
-    count: Int[Array, ""]
+    step: Int[Array, ""]
     inner: PyTree
 
 
@@ -53,11 +53,11 @@ def extragradient(
 
     def update(updates, state, params=None, *, grad_fn=None, **extra):
         grad_fn = required(grad_fn)
-        step = rho if rho_schedule is None else rho * rho_schedule(state.count)
+        step = rho if rho_schedule is None else rho * rho_schedule(state.step)
         moved = jax.tree.map(lambda z, F: z - step * F, params, updates)
         F = grad_fn(moved, 1 if independent else 0)
         updates, inner = optimizer.update(F, state.inner, params, **extra)
-        return updates, ExtragradientState(state.count + 1, inner)
+        return updates, ExtragradientState(state.step + 1, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

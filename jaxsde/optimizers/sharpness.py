@@ -50,7 +50,7 @@ def sharpness_aware(
         InputError: ρ negative, another norm, M below 1, a floor that is not positive; (at an
             update) no `grad_fn`, as inside an `optax.chain`.
     """
-    _checks.nonnegative("rho", rho)
+    _checks.nonnegative_number("rho", rho)
     _checks.positive("floor", floor)
     if norm not in NORMS:
         raise _checks.InputError(f"norm must be None, 'full' or 'batch', got {norm!r}")

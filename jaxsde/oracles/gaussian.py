@@ -106,6 +106,12 @@ class GaussianNoise(Oracle):
         """
         return 1 / (self._independent_scale() * np.sqrt(2 * np.pi))
 
+    def isotropic_scale(self) -> Float[Array, ""] | None:
+        """σ/√B where all coordinates have one σ, else None."""
+        if self.scale is None or self.scale.ndim > 0:
+            return None
+        return self.scale / jnp.sqrt(self.batch_size)
+
     def _independent_scale(self) -> Float[Array, "..."]:
         if self.scale is None:
             raise _checks.InputError(

@@ -42,7 +42,7 @@ class MiniBatch(Oracle):
                 f"{type(problem).__name__} is no finite sum: a MiniBatch needs a problem on data "
                 "or problems.mean([...])"
             )
-        self.problem = problem
+        self.problem = problem  # pyright: ignore[reportIncompatibleVariableOverride]
         self.batch_size = _checks.at_least("batch_size", batch_size, 1)
         self.replace = replace
         self._law()

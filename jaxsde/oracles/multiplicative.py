@@ -46,7 +46,7 @@ class MultiplicativeNoise(Oracle):
                 "problems.QuadraticGame or problems.BilinearGame"
             )
         _checks.positive_number("scale", scale)
-        self.problem = problem
+        self.problem = problem  # pyright: ignore[reportIncompatibleVariableOverride]
         self.scale = jnp.asarray(scale, float)
         self.matrix = bool(matrix) or problem.coupling.ndim == 2
         self.shared = shared

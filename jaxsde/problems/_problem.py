@@ -28,14 +28,14 @@ class Problem(eqx.Module):
     """
 
     @abc.abstractmethod
-    def loss(self, x: Any) -> Scalar:
+    def loss(self, x: Any, /) -> Scalar:
         """f(x)."""
 
-    def gradient(self, x: Any) -> Any:
+    def gradient(self, x: Any, /) -> Any:
         """∇f(x), with the structure of x."""
         return jax.grad(self.loss)(x)
 
-    def hessian_vector_product(self, x: Any, v: Any) -> Any:
+    def hessian_vector_product(self, x: Any, v: Any, /) -> Any:
         """∇²f(x) v, with the structure of x, by forward mode over the gradient."""
         return jax.jvp(self.gradient, (x,), (v,))[1]
 
@@ -43,7 +43,7 @@ class Problem(eqx.Module):
         """What is read off a run unless it asks for something else: the loss."""
         return {"loss": self.loss}
 
-    def norms(self, x: Any) -> Scalar:
+    def norms(self, x: Any, /) -> Scalar:
         """|x| + |∇f(x)|, Euclidean over all arrays (arXiv 2301.08203)."""
         return norm(x) + norm(self.gradient(x))
 

@@ -123,7 +123,7 @@ class _Mean(FiniteSum):
         check_rows(rows, self.count)
         return type(self)(jax.tree.map(lambda own: own[rows], self.members))
 
-    def gradient(self, x: Any) -> Any:
+    def gradient(self, x: Any, /) -> Any:
         """(1/n) Σᵢ ∇fᵢ(x); of games, the mean field."""
         return self.average(lambda problem: problem.gradient(x))
 
@@ -144,7 +144,7 @@ class Mean(_Mean):
         return self.average(lambda problem: problem.loss(x))
 
 
-class MeanGame(_Mean, Game):  # pyright: ignore[reportIncompatibleMethodOverride]
+class MeanGame(_Mean, Game):
     """The game with payoff (1/n) Σᵢ fᵢ(x, y) of games of one kind, as `mean` makes it.
 
     Fields:

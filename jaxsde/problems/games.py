@@ -1,7 +1,7 @@
 """Games of two players, min over x and max over y of one payoff."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -62,13 +62,13 @@ class Game(Problem):
     def payoff(self, z: Players) -> Scalar:
         """f(x, y)."""
 
-    def gradient(self, z: Players) -> Players:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def gradient(self, z: Players, /) -> Players:
         """F(z) = (∂f/∂x, -∂f/∂y); this is not the gradient of `loss`."""
         check_players(z)
         slope = jax.grad(self.payoff)(z)
         return Players(slope.x, jax.tree.map(jnp.negative, slope.y))
 
-    def loss(self, z: Players) -> Scalar:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def loss(self, z: Players, /) -> Scalar:
         """The Hamiltonian |F(z)|²/2, which is 0 at the stationary points of the game only.
 
         A game minimises no function. This is what is reported as its loss; its gradient is
@@ -80,12 +80,16 @@ class Game(Problem):
         """J(z)ᵀ v, with the structure of z, by reverse mode over the field."""
         return jax.vjp(self.gradient, z)[1](v)[0]
 
+    def observables(self) -> dict[str, Callable]:
+        """The loss, and u = (|x|² + |y|²)/2."""
+        return {"loss": self.loss, "half_square": self.half_square}
+
     def half_square(self, z: Players) -> Scalar:
         """u = (|x|² + |y|²)/2."""
         check_players(z)
         return _half_square(z)
 
-    def norms(self, z: Players) -> Scalar:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def norms(self, z: Players, /) -> Scalar:
         """|x| + |y|."""
         check_players(z)
         return norm(z.x) + norm(z.y)
@@ -133,7 +137,7 @@ class QuadraticGame(Game):
         x, y = z
         return jnp.sum(x * _times(A, x) / 2 + x * _times(B, y)) - jnp.sum(y * _times(C, y)) / 2
 
-    def gradient(self, z: Players) -> Players:
+    def gradient(self, z: Players, /) -> Players:
         """F(z) = (A x + B y, C y - Bᵀ x)."""
         self._check(z)
         A, B, C = self.curvature, self.coupling, self.opponent_curvature

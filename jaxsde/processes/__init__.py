@@ -1,5 +1,8 @@
 """Processes: an optimizer on an oracle, an SDE under a scheme, and the two driven by one noise."""
 
+from jaxsde.processes._first_passage import FirstPassage as FirstPassage
+from jaxsde.processes._first_passage import Passage as Passage
+from jaxsde.processes._first_passage import PassageState as PassageState
 from jaxsde.processes._optimizer import OptimizerProcess as OptimizerProcess
 from jaxsde.processes._optimizer import OptimizerState as OptimizerState
 from jaxsde.processes._paired import OnSide as OnSide

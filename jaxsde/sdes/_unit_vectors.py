@@ -30,7 +30,7 @@ def unit_vector(s: Scalar, d: int) -> UnitVector:
 
     With q = s²/2, K_d = √2 Γ((d+1)/2)/(d Γ(d/2)) and Kummer's 1F1,
 
-        α = K_d 1F1(1/2; d/2 + 1; -q),    β = d(α s)/ds,
+        α = K_d 1F1(1/2; d/2 + 1; -q),    β = d(α s)/ds = K_d 1F1(3/2; d/2 + 1; -q),
         τ = 1F1(1; d/2 + 1; -q)/d,        across = τ - α²,    along = p - (α s)² - β²,
         p = 1 - (d - 1) τ = τ + q/(d/2 + 1) 1F1(1; d/2 + 2; -q).
 
@@ -65,7 +65,7 @@ def _kummer(q: Float[np.ndarray, " n"], d: int) -> tuple[Float[np.ndarray, " n"]
     F = scipy.special.hyp1f1
     K = np.sqrt(2) * np.exp(scipy.special.gammaln((d + 1) / 2) - scipy.special.gammaln(d / 2)) / d
     alpha = K * F(1 / 2, d / 2 + 1, -q)
-    beta = alpha - K * 2 * q / (d + 2) * F(3 / 2, d / 2 + 2, -q)
+    beta = K * F(3 / 2, d / 2 + 1, -q)
     tau = F(1, d / 2 + 1, -q) / d
     p = tau + q / (d / 2 + 1) * F(1, d / 2 + 2, -q)
     return alpha, beta, tau - alpha**2, p - 2 * q * alpha**2 - beta**2

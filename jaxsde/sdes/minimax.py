@@ -40,7 +40,7 @@ class _OnGame(PositionSDE):
         if not isinstance(oracle.problem, Game):
             raise _checks.InputError(
                 f"{type(oracle.problem).__name__} is no game of two players: this SDE needs an "
-                "oracle of a jaxsde.problems.Game"
+                "oracle of a jaxsde.problems.Game, such as QuadraticGame"
             )
         check_variance(oracle)
         self.oracle = oracle

@@ -48,7 +48,7 @@ class _SharpnessAware(PositionSDE):
         self, oracle, learning_rate, rho, full_perturbation, micro_batches, covariance, samples
     ):
         _checks.positive_number("learning_rate", learning_rate)
-        _checks.nonnegative("rho", rho)
+        _checks.nonnegative_number("rho", rho)
         _checks.known("covariance", covariance, COVARIANCES)
         check_variance(oracle)
         self.oracle = oracle
@@ -324,16 +324,12 @@ class SAM(_Normalized):
         )
 
     def _has_closed_form(self) -> bool:
-        known = self._is_isotropic() or self._is_deterministic()
+        known = self._sigma() is not None or self._is_deterministic()
         return super()._has_closed_form() and known
 
-    def _is_isotropic(self) -> bool:
+    def _sigma(self) -> Scalar | None:
         oracle = self.oracle
-        return (
-            isinstance(oracle, GaussianNoise)
-            and oracle.scale is not None
-            and oracle.scale.ndim == 0
-        )
+        return oracle.isotropic_scale() if isinstance(oracle, GaussianNoise) else None
 
     def _is_deterministic(self) -> bool:
         return self.full_perturbation or isinstance(self.oracle, FullBatch)
@@ -345,8 +341,8 @@ class SAM(_Normalized):
 
     def _unit(self, g: PyTree) -> tuple[UnitVector, Scalar, PyTree]:
         """The law of u, σ, and ∇f/|∇f|."""
-        oracle, size = self.oracle, sum(leaf.size for leaf in jax.tree.leaves(g))
-        sigma = oracle.scale / jnp.sqrt(oracle.batch_size)
+        sigma, size = self._sigma(), sum(leaf.size for leaf in jax.tree.leaves(g))
+        assert sigma is not None  # else there is no closed form
         r = optax.tree.norm(g)
         direction = jax.tree.map(lambda v: v / jnp.maximum(r, self.floor), g)
         return unit_vector(r / sigma, size), sigma, direction
