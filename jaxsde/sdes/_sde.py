@@ -1,6 +1,7 @@
 """What every SDE can do."""
 
 import abc
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import diffrax
@@ -13,6 +14,8 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxsde import _checks
 from jaxsde.oracles import Oracle
+
+Schedule = Callable[[Any], Any]
 
 
 class SDE(eqx.Module):
@@ -88,6 +91,27 @@ class PositionSDE(SDE):
     def position(self, y: State) -> Any:
         """X."""
         return y.X
+
+
+class ScheduledSDE(PositionSDE):
+    """An SDE of the position with a schedule ψ(t/η) of its learning rate, in the clock t = k η."""
+
+    learning_rate: Float[Array, ""]
+    schedule: Schedule | None
+
+    def __init__(self, learning_rate, schedule):
+        _checks.positive_number("learning_rate", learning_rate)
+        _checks.schedule("schedule", schedule)
+        self.learning_rate = jnp.asarray(learning_rate, float)
+        self.schedule = schedule
+
+    def _psi(self, t: Any) -> Any:
+        """ψ(t/η)."""
+        return 1 if self.schedule is None else self.schedule(t / self.learning_rate)
+
+    def _scaled(self, t: Any, root: lx.AbstractLinearOperator) -> lx.AbstractLinearOperator:
+        """-ψ √η root, diagonal where that is."""
+        return scaled(-self._psi(t) * jnp.sqrt(self.learning_rate), root)
 
 
 def scaled(scale: Any, root: lx.AbstractLinearOperator) -> lx.AbstractLinearOperator:

@@ -2,7 +2,6 @@
 
 import abc
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -15,44 +14,30 @@ from jaxtyping import Array, Float, PyTree
 from jaxsde import _checks
 from jaxsde.oracles import Agents, Identity, Oracle, Sign
 from jaxsde.problems import Quadratic
-from jaxsde.sdes._sde import PositionSDE, State, check_variance, clipped_sqrt, scaled
+from jaxsde.sdes._sde import ScheduledSDE, State, check_variance, clipped_sqrt
 
 CURVATURES = (None, -0.5, 0.5)
 COUNTED = 32  # agents whose votes are counted one by one
-Schedule = Callable[[Any], Any]
 
 
-class _Distributed(PositionSDE):
-    """What the SDEs of agents' means have in common: N agents, η, and ψ in the clock t = k η."""
+class _Distributed(ScheduledSDE):
+    """What the SDEs of agents' means have in common: N agents."""
 
     agents: Agents
-    learning_rate: Float[Array, ""]
-    schedule: Schedule | None
 
     def __init__(self, agents, learning_rate, schedule):
-        _checks.positive_number("learning_rate", learning_rate)
+        super().__init__(learning_rate, schedule)
         if not isinstance(agents, Agents):
             raise _checks.InputError(
                 f"this SDE is of many agents: give jaxsde.oracles.Agents, not "
                 f"{type(agents).__name__}"
             )
-        _checks.schedule("schedule", schedule)
         self.agents = agents
-        self.learning_rate = jnp.asarray(learning_rate, float)
-        self.schedule = schedule
 
     @property
     def oracle(self) -> Agents:
         """The agents."""
         return self.agents
-
-    def _psi(self, t: Any) -> Any:
-        """ψ(t/η)."""
-        return 1 if self.schedule is None else self.schedule(t / self.learning_rate)
-
-    def _scaled(self, t: Any, root: lx.AbstractLinearOperator) -> lx.AbstractLinearOperator:
-        """-ψ √η root, diagonal where that is."""
-        return scaled(-self._psi(t) * jnp.sqrt(self.learning_rate), root)
 
 
 class DCSGD(_Distributed):

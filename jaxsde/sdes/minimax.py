@@ -14,9 +14,7 @@ from jaxsde.oracles import Oracle
 from jaxsde.oracles._oracle import columns_root
 from jaxsde.problems import Game
 from jaxsde.sdes._one_step import deviations, each, mean, step_law
-from jaxsde.sdes._sde import PositionSDE, State, check_variance, scaled
-
-Schedule = Callable[[Any], Any]
+from jaxsde.sdes._sde import Schedule, ScheduledSDE, State, check_variance
 
 
 class Motions(NamedTuple):
@@ -26,17 +24,14 @@ class Motions(NamedTuple):
     second: PyTree
 
 
-class _OnGame(PositionSDE):
-    """What the three have in common: a game, η and ψ in the clock t = k η."""
+class _OnGame(ScheduledSDE):
+    """What the three have in common: an oracle of a game."""
 
     oracle: Oracle
-    learning_rate: Float[Array, ""]
-    schedule: Schedule | None
     samples: int | None = eqx.field(static=True)
 
     def __init__(self, oracle, learning_rate, schedule, samples):
-        _checks.positive_number("learning_rate", learning_rate)
-        _checks.schedule("schedule", schedule)
+        super().__init__(learning_rate, schedule)
         if not isinstance(oracle.problem, Game):
             raise _checks.InputError(
                 f"{type(oracle.problem).__name__} is no game of two players: this SDE needs an "
@@ -44,8 +39,6 @@ class _OnGame(PositionSDE):
             )
         check_variance(oracle)
         self.oracle = oracle
-        self.learning_rate = jnp.asarray(learning_rate, float)
-        self.schedule = schedule
         self.samples = None if samples is None else _checks.at_least("samples", samples, 2)
 
     @property
@@ -53,16 +46,8 @@ class _OnGame(PositionSDE):
         """The game."""
         return self.oracle.problem  # pyright: ignore[reportReturnType]
 
-    def _psi(self, t: Any) -> Any:
-        """ψ(t/η)."""
-        return 1 if self.schedule is None else self.schedule(t / self.learning_rate)
-
     def _has_closed_form(self) -> bool:
         return self.oracle.additive and self.samples is None
-
-    def _scaled(self, t: Any, root: lx.AbstractLinearOperator) -> lx.AbstractLinearOperator:
-        """-ψ √η root."""
-        return scaled(-self._psi(t) * jnp.sqrt(self.learning_rate), root)
 
     def _field(self, draw: PyTree) -> Callable:
         """F_c of a draw."""
