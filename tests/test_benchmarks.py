@@ -92,9 +92,20 @@ def coefficients(drift, diffuse, noise):
 
 
 @pytest.mark.parametrize(
-    "name", ["rmsprop-sde-2", "rmsprop-sde-2-order-2", "rmsprop-sde-10", "adam-sde-10-order-2"]
+    ("name", "scale"),
+    [
+        ("rmsprop-sde-2", 1.0),
+        ("rmsprop-sde-2-order-2", 1.0),
+        ("rmsprop-sde-10", 1.0),
+        ("adam-sde-10-order-2", 1.0),
+        ("usam-sde-20", 1.0),
+        ("dnsam-sde-20", 1.0),
+        ("sam-sde-20", 1.0),
+        ("sam-sde-20", 0.01),  # where |g| is about the noise's norm
+        ("sam-sde-20", 1e-4),
+    ],
 )
-def test_the_formulas_of_adaptive_sdes_are_those_of_jaxsde(name, monkeypatch):
+def test_the_formulas_of_the_peers_are_those_of_jaxsde(name, scale, monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
     monkeypatch.setattr("jaxsde.use_all_cores", lambda: None)  # tests choose their own devices
     from benchmarks.throughput import cases
@@ -105,8 +116,9 @@ def test_the_formulas_of_adaptive_sdes_are_those_of_jaxsde(name, monkeypatch):
     equation = formulas.equation(case, formulas.LAYOUTS["first"])
     start, wanted = equation.start(jnp.asarray(case.x0)), sde.initial(jnp.asarray(case.x0))
     np.testing.assert_allclose(raveled(start), raveled(wanted), rtol=1e-4)
-    y = [1.3 * part - 0.2 * jnp.arange(case.d) / case.d for part in start[:-1]] + [0.8 * start[-1]]
-    ours, theirs = type(wanted)(*y), type(start)(*y)
+    y = scale * raveled(start)
+    y *= jnp.linspace(1.3, 0.8, y.size)
+    ours, theirs = (jax.flatten_util.ravel_pytree(tree)[1](y) for tree in (wanted, start))
     noise = jax.ShapeDtypeStruct(formulas.noise_shape(case, (case.d,)), "float32")
 
     @jax.jit
@@ -129,7 +141,7 @@ def test_a_published_rate_is_printed_as_one_of_another_run(monkeypatch):
     machine = {"copy_bytes_per_second": 1e10, "cipher_words_per_second": 1e9}
     rows = [
         {"case": case, "peer": "jaxsde", "coordinate_steps_per_second": 1.9e8}
-        for case in ("rmsprop-sde-2-order-2", "rmsprop-sde-10")
+        for case in ("rmsprop-sde-2-order-2", "rmsprop-sde-10", "sam-sde-20")
     ]
     report.add_limits(rows, machine)
     assert rows[0]["of_published_rate"] == pytest.approx(50)
@@ -139,6 +151,8 @@ def test_a_published_rate_is_printed_as_one_of_another_run(monkeypatch):
         "coordinate-steps/s, measured earlier on 2 cores; jaxsde's rate above is 50 times that."
     )
     assert "of_published_rate" not in rows[1]
+    printed = report.published(rows[2])
+    assert "(one path, float64, sampled drift and covariance) ran at 0.0007 M c" in printed
 
 
 def test_agents_against_their_words_and_a_hand_written_loop(tmp_path, monkeypatch):

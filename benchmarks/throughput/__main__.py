@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         base = options.out / stem
         for name in names:
             case = cases.find(name, options.quick)
-            wanted = [peer for peer in peers if not case.only or peer.name in case.only]
+            wanted = [peer for peer in peers if _meet(peer, case)]
             rows += measure.measure(
                 case, wanted, pythons, repeats=options.repeats, seconds=seconds,
                 limit=options.limit, quick=options.quick, tell=tell,
@@ -92,6 +92,11 @@ def _checked(options: argparse.Namespace) -> tuple[list[str], list[Peer], dict[s
             raise InputError(f"--python {name}: {interpreter or 'nothing'} is no interpreter")
         pythons[name] = interpreter
     return names, peers, pythons
+
+
+def _meet(peer: Peer, case: cases.Case) -> bool:
+    wanted = not case.only or peer.name in case.only
+    return wanted and (not peer.equations or case.equation in peer.equations)
 
 
 def _peer(given: str) -> Peer:

@@ -1,6 +1,6 @@
 """What is simulated, in plain floats and NumPy arrays, so that no peer needs another's library.
 
-With ξ ~ N(0, I) of d coordinates a step, h = diag(H), g(x) the gradient of f, and dt = η:
+With ξ ~ N(0, I) of d coordinates a step, h = diag(H), g(x) the gradient of f, n = |g|, and dt = η:
 
 | equation | one step | f, read at the end |
 |---|---|---|
@@ -11,6 +11,9 @@ With ξ ~ N(0, I) of d coordinates a step, h = diag(H), g(x) the gradient of f, 
 | rmsprop | Euler-Maruyama of the RMSprop SDE, see `RMSprop` | xᵀ H x/2 |
 | rmsprop-order-2 | the same of its order-2 SDE, two ξ a step | xᵀ H x/2 |
 | adam-order-2 | the same of Adam's order-2 SDE, see `AdamW`, two ξ a step | Σ h x²/2 |
+| usam | x - (I + ρ H) (g dt + √(η dt) σ ξ) | xᵀ H x/2 |
+| dnsam | x - (I + ρ H/n) (g dt + √(η dt) σ ξ) | xᵀ H x/2 |
+| sam | Euler-Maruyama of the SAM SDE, see `SharpnessAware`, two ξ a step | xᵀ H x/2 |
 | sign-optimizer | x - η sign(g(x) + σ ξ) | Σ h x²/2 |
 | adamw-optimizer | AdamW as optax has it, on g(x) + σ ξ | Σ h x²/2 |
 
@@ -22,7 +25,7 @@ so that times are exact in float32.
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +33,9 @@ OPTIMIZERS = ("sign-optimizer", "adamw-optimizer")
 STATE = {  # arrays of d that the state holds, if not one
     "rmsprop": 2, "rmsprop-order-2": 2, "adamw": 3, "adam-order-2": 3, "adamw-optimizer": 3
 }  # fmt: skip
-MOTIONS = {"rmsprop-order-2": 2, "adam-order-2": 2}  # Brownian motions of d, if not one
+MOTIONS = {  # Brownian motions of d, if not one
+    "rmsprop-order-2": 2, "adam-order-2": 2, "sam": 2
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +121,31 @@ class RMSprop:
 
 
 @dataclasses.dataclass(frozen=True)
+class SharpnessAware:
+    """f = xᵀ H x/2 under N(0, σ² I) gradient noise; ρ is the radius of the perturbation.
+
+    The SAM SDE of `jaxsde.sdes.SAM`, with s = |g|/σ, ĝ = g/|g| and two Brownian motions, is
+
+        dX = -(g + (ρ α/σ) H g) dt - √η (σ dW + ρ H (P(β, α) dW + P(√l, √c) dB)),
+        P(along, across) = across I + (along - across) ĝ ĝᵀ,
+
+    where, with q = s²/2, K = √2 Γ((d+1)/2)/(d Γ(d/2)) and Kummer's 1F1,
+
+        α = K 1F1(1/2; d/2 + 1; -q),    β = K 1F1(3/2; d/2 + 1; -q),
+        τ = 1F1(1; d/2 + 1; -q)/d,      c = τ - α²,    l = 1 - (d - 1) τ - (α s)² - β².
+    """
+
+    H: np.ndarray
+    sigma: float = 0.01
+    rho: float = 0.1
+
+    @property
+    def gain(self) -> np.ndarray:
+        """I + ρ H."""
+        return np.eye(len(self.H), dtype=np.float32) + np.float32(self.rho) * self.H
+
+
+@dataclasses.dataclass(frozen=True)
 class Case:
     """One ensemble; `start` is x at first, `only` names the peers it is meant for, all if empty."""
 
@@ -147,6 +177,9 @@ class Case:
                 return RMSprop(h, np.full(self.d, 0.5, np.float32))
             case "dense":
                 return _dense(self.d)
+            case "usam" | "dnsam" | "sam":
+                A = np.random.default_rng(0).standard_normal((self.d, 2 * self.d))
+                return SharpnessAware((A @ A.T / (2 * self.d)).astype(np.float32))
         return Sign(h, 1.0)
 
     @property
@@ -178,10 +211,24 @@ def _dense(d: int) -> Dense:
     return Dense(*(array.astype(np.float32) for array in (H, covariance, root)))
 
 
-# Coordinate-steps a second of the scripts whose problem this is (torchsde, general noise): measured
-# before, on 2 cores, not in the run that is reported.
-PUBLISHED = {"rmsprop-sde-2": 5.0e6, "rmsprop-sde-2-order-2": 3.8e6}
+class Published(NamedTuple):
+    """Scripts whose problem a case is, measured before, on 2 cores, not in the run reported."""
+
+    coordinate_steps_per_second: float
+    how: str
+
+
+PUBLISHED = {
+    "rmsprop-sde-2": Published(5.0e6, "torchsde, general noise"),
+    "rmsprop-sde-2-order-2": Published(3.8e6, "torchsde, general noise"),
+    "usam-sde-20": Published(2e4, "one path, float64"),
+    "sam-sde-20": Published(700.0, "one path, float64, sampled drift and covariance"),
+}
 _SCRIPTS = {"d": 2, "paths": 10**4, "check_steps": 256, "start": (10.0, 5.0)}
+_QUADRATIC = {  # of arXiv 2301.08203, whose η is 0.01
+    "d": 20, "paths": 10**3, "check_steps": 64,
+    "start": tuple(np.random.default_rng(1).standard_normal(20)),
+}  # fmt: skip
 _ONLY_JAX = ("jaxsde", "jax-paths-last", "jax-paths-first")
 CASES = (
     Case("sign-sgd-1", "sign", 1, 10**5),
@@ -195,6 +242,9 @@ CASES = (
     Case("rmsprop-sde-10", "rmsprop", 10, 10**4),
     Case("adam-sde-10-order-2", "adam-order-2", 10, 10**4, only=_ONLY_JAX),
     Case("dense-sgd-50", "dense", 50, 4_000, check_steps=16),
+    Case("usam-sde-20", "usam", **_QUADRATIC),
+    Case("dnsam-sde-20", "dnsam", **_QUADRATIC),
+    Case("sam-sde-20", "sam", **_QUADRATIC, only=(*_ONLY_JAX, "jax-monte-carlo")),
     Case("sign-sgd-optimizer-10", "sign-optimizer", 10, 10**4),
     Case("adamw-optimizer-10", "adamw-optimizer", 10, 10**4),
 )

@@ -10,6 +10,7 @@ COLOURS = {
     "jaxsde": "#d55e00",
     "jax-paths-last": "#0072b2",
     "jax-paths-first": "#56b4e9",
+    "jax-monte-carlo": "#b2d8f0",
     "diffrax-unsafe": "#009e73",
     "diffrax-unsafe-joint": "#66c2a5",
     "diffrax-tree": "#b3e2cd",

@@ -38,7 +38,8 @@ def add_limits(rows: Sequence[Row], machine: Row) -> None:
         row["of_copy_bandwidth"] = rate * state_bytes / machine["copy_bytes_per_second"]
         row["of_integer_rate"] = rate * case.motions / machine["cipher_words_per_second"]
         if published is not None:
-            row |= {"published_rate": published, "of_published_rate": rate / published}
+            then = published.coordinate_steps_per_second
+            row |= {"published_rate": then, "of_published_rate": rate / then}
 
 
 def stem(machine: Row) -> str:
@@ -128,8 +129,8 @@ def _case(rows: Sequence[Row]) -> list[str]:
 def published(row: Row) -> str:
     """How a row compares with a published script, which did not run now."""
     return (
-        "Not of this run: published scripts of this problem (torchsde, general noise) ran at "
-        f"{row['published_rate'] / 1e6:.1f} M coordinate-steps/s, measured earlier on 2 cores; "
+        f"Not of this run: published scripts of this problem ({PUBLISHED[row['case']].how}) ran at "
+        f"{row['published_rate'] / 1e6:.2g} M coordinate-steps/s, measured earlier on 2 cores; "
         f"jaxsde's rate above is {row['of_published_rate']:.3g} times that."
     )
 

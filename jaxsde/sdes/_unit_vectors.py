@@ -8,8 +8,7 @@ import numpy as np
 import scipy.special
 from jaxtyping import Array, Float, Scalar
 
-NODES = 48  # of the fits; fewer than 1e-9 is left of d = 1, where they converge the slowest
-SMALLEST = 1e-13  # relative, of the coefficients that are kept
+NODES = 48  # of the fits; less than 1e-9 is left at d = 1, where they converge the slowest
 
 
 class UnitVector(NamedTuple):
@@ -37,7 +36,7 @@ def unit_vector(s: Scalar, d: int) -> UnitVector:
     Each is a Chebyshev series in q/(q + c), c = d/2 + 1, times a power of 1 + q/c, with an absolute
     error in float64 below 1e-9, and below 1e-11 from d = 3 on.
     """
-    c, fits = _fits(d)
+    c, fits = _fits(d, float(jnp.finfo(s.dtype).eps))
     q = s**2 / 2
     at = (q - c) / (q + c)
     alpha, beta, across, along = (
@@ -47,8 +46,8 @@ def unit_vector(s: Scalar, d: int) -> UnitVector:
 
 
 @functools.lru_cache(maxsize=64)
-def _fits(d: int) -> tuple[float, tuple[tuple[float, tuple[float, ...]], ...]]:
-    """c, and of α, β, across, along the power and the coefficients."""
+def _fits(d: int, eps: float) -> tuple[float, tuple[tuple[float, tuple[float, ...]], ...]]:
+    """c, and of α, β, across, along the power and the coefficients that matter beside eps."""
     c = d / 2 + 1
     at = np.cos(np.pi * (np.arange(NODES) + 0.5) / NODES)
     q = c * (1 + at) / (1 - at)
@@ -56,7 +55,7 @@ def _fits(d: int) -> tuple[float, tuple[tuple[float, tuple[float, ...]], ...]]:
     fits = []
     for power, value in values:
         series = np.polynomial.chebyshev.chebfit(at, value * (1 + q / c) ** power, NODES - 1)
-        series = np.polynomial.chebyshev.chebtrim(series, SMALLEST * np.abs(series).max())
+        series = np.polynomial.chebyshev.chebtrim(series, eps / 4 * np.abs(series).max())
         fits.append((power, tuple(map(float, series))))
     return c, tuple(fits)
 

@@ -1,6 +1,7 @@
 """The SDEs of sharpness-aware minimisation: USAM, DNSAM and SAM."""
 
 import abc
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -16,7 +17,7 @@ from jaxsde.oracles import FullBatch, GaussianNoise, Oracle
 from jaxsde.oracles._oracle import columns_root, symmetric_root
 from jaxsde.sdes._one_step import deviations, each, mean, step_law
 from jaxsde.sdes._sde import PositionSDE, State, check_variance, scaled
-from jaxsde.sdes._unit_vectors import UnitVector, unit_vector
+from jaxsde.sdes._unit_vectors import unit_vector
 
 COVARIANCES = ("full", "first-order", "sgd", "none")
 FLOOR = 1e-12
@@ -29,11 +30,21 @@ class Motions(NamedTuple):
     u: PyTree
 
 
+class AdditiveLaw(NamedTuple):
+    """p_c under additive noise Z: E p_c = gain ∇f, p_c - E p_c = shared(Z) + rest(B).
+
+    shared is symmetric, Cov(p_c, Z) Σ⁻¹; B is a Brownian motion of x's shape, None for no rest.
+    """
+
+    gain: Scalar
+    shared: Callable[[PyTree], PyTree]
+    rest: Callable[[PyTree], PyTree] | None = None
+
+
 class _SharpnessAware(PositionSDE):
     """What USAM, DNSAM and SAM have in common; a class says what its p_c is.
 
-    With additive noise p_c has a law in closed form, E p_c = s ∇f and p_c - E p_c = N Σ⁻¹ Z + rest,
-    N = Cov(p_c, Z); else its law is enumerated or sampled.
+    With additive noise the law of p_c has a closed form; else it is enumerated or sampled.
     """
 
     oracle: Oracle
@@ -64,16 +75,8 @@ class _SharpnessAware(PositionSDE):
         """p_c of a draw's gradient and ∇f."""
 
     @abc.abstractmethod
-    def _mean_gain(self, g: PyTree) -> Scalar:
-        """s, E p_c = s ∇f (additive noise)."""
-
-    @abc.abstractmethod
-    def _shared(self, x: PyTree, g: PyTree, w: PyTree) -> PyTree:
-        """N Σ⁻¹ applied to the noise w (additive noise)."""
-
-    def _rest(self, x: PyTree, g: PyTree) -> lx.AbstractLinearOperator | None:
-        """A root of the rest's covariance; None for 0 (additive noise)."""
-        return None
+    def _additive_law(self, g: PyTree) -> AdditiveLaw:
+        """The law of p_c at ∇f = g under additive noise."""
 
     def _has_closed_form(self) -> bool:
         return self.oracle.additive and self.samples is None
@@ -82,11 +85,11 @@ class _SharpnessAware(PositionSDE):
         return self.oracle.problem.hessian_vector_product(x, v)
 
     def drift(self, t, y: State, args) -> State:
-        """-(∇f + ρ E[H_c p_c]); H p of additive noise is s H ∇f."""
+        """-(∇f + ρ E[H_c p_c]); with additive noise E H p = gain H ∇f."""
         rho, g = self.rho, self.oracle.gradient(y.X)
         if self._has_closed_form():
-            s = self._mean_gain(g)
-            Hp = jax.tree.map(lambda h: s * h, self._hessian(y.X, g))
+            gain = self._additive_law(g).gain
+            Hp = jax.tree.map(lambda h: gain * h, self._hessian(y.X, g))
         else:
             law = step_law(self.oracle, y.X, samples=self.samples)
             Hp = mean(each(lambda c: self._draw(y.X, g, c)[1], law), law)
@@ -124,35 +127,35 @@ class _SharpnessAware(PositionSDE):
         return g_c, jax.jvp(gradient, (x,), (self._perturbation(g_c, g),))[1]
 
     def _closed_root(self, x: PyTree, g: PyTree) -> lx.AbstractLinearOperator:
-        """Z + ρ H (p - E p), or at first order the root of Σ + ρ (N H + H Nᵀ)."""
-        rho, root = self.rho, self.oracle.covariance_root(x)
-
-        def moved(w):
-            Z = root.mv(w)
-            HNZ = self._hessian(x, self._shared(x, g, Z))
-            return jax.tree.map(lambda z, h: z + rho * h, Z, HNZ)
-
+        """Z + ρ H (p - E p), or at first order the root of Σ + ρ (H N + N H), N = Cov(p, Z)."""
+        rho, root, law = self.rho, self.oracle.covariance_root(x), self._additive_law(g)
         if self.covariance == "first-order":
-            return _matrix_root(self._first_order(x, g), x)
-        rest = self._rest(x, g)
+            return _matrix_root(self._first_order(x, law), x)
+        rest = law.rest
+
+        def moved(Z, p):
+            return jax.tree.map(lambda z, h: z + rho * h, Z, self._hessian(x, p))
+
+        def alone(w):
+            Z = root.mv(w)
+            return moved(Z, law.shared(Z))
+
         if rest is None:
-            return lx.FunctionLinearOperator(moved, root.in_structure())
+            return lx.FunctionLinearOperator(alone, root.in_structure())
 
         def with_rest(w: Motions):
-            return jax.tree.map(
-                lambda z, h: z + rho * h, moved(w.Z), self._hessian(x, rest.mv(w.u))
-            )
+            Z = root.mv(w.Z)
+            return moved(Z, jax.tree.map(jnp.add, law.shared(Z), rest(w.u)))
 
-        return lx.FunctionLinearOperator(
-            with_rest, Motions(root.in_structure(), rest.in_structure())
-        )
+        structure = Motions(root.in_structure(), jax.eval_shape(lambda: x))
+        return lx.FunctionLinearOperator(with_rest, structure)
 
-    def _first_order(self, x: PyTree, g: PyTree) -> Float[Array, "d d"]:
+    def _first_order(self, x: PyTree, law: AdditiveLaw) -> Float[Array, "d d"]:
         flat, unravel = jax.flatten_util.ravel_pytree(x)
         covariance = self.oracle.covariance(x)
 
-        def HN_column(e):  # of H N, N = Cov(p, Z) symmetric
-            N = self._shared(x, g, covariance.mv(unravel(e)))
+        def HN_column(e):
+            N = law.shared(covariance.mv(unravel(e)))
             return jax.flatten_util.ravel_pytree(self._hessian(x, N))[0]
 
         HN = jax.vmap(HN_column, out_axes=1)(jnp.eye(flat.size, dtype=flat.dtype))
@@ -202,13 +205,9 @@ class USAM(_SharpnessAware):
     def _perturbation(self, g_c, g):
         return g if self.full_perturbation else g_c
 
-    def _mean_gain(self, g):
-        """1."""
-        return jnp.ones(())
-
-    def _shared(self, x, g, w):
-        """w, or 0 where p_c = ∇f."""
-        return jax.tree.map(jnp.zeros_like, w) if self.full_perturbation else w
+    def _additive_law(self, g):
+        """p_c = ∇f + Z, or ∇f."""
+        return AdditiveLaw(jnp.ones(()), _nothing if self.full_perturbation else lambda Z: Z)
 
 
 class _Normalized(_SharpnessAware):
@@ -271,14 +270,10 @@ class DNSAM(_Normalized):
         n = self._norm(g)
         return jax.tree.map(lambda v: v / n, g_c)
 
-    def _mean_gain(self, g):
-        """1/n."""
-        return 1 / self._norm(g)
-
-    def _shared(self, x, g, w):
-        """w/n."""
+    def _additive_law(self, g):
+        """p_c = (∇f + Z)/n."""
         n = self._norm(g)
-        return jax.tree.map(lambda w: w / n, w)
+        return AdditiveLaw(1 / n, lambda Z: jax.tree.map(lambda z: z / n, Z))
 
 
 class SAM(_Normalized):
@@ -339,37 +334,23 @@ class SAM(_Normalized):
         n = self._norm(direction)
         return jax.tree.map(lambda v: v / n, direction)
 
-    def _unit(self, g: PyTree) -> tuple[UnitVector, Scalar, PyTree]:
-        """The law of u, σ, and ∇f/|∇f|."""
-        sigma, size = self._sigma(), sum(leaf.size for leaf in jax.tree.leaves(g))
-        assert sigma is not None  # else there is no closed form
+    def _additive_law(self, g):
+        """E u = (a/|∇f|) ∇f, u - E u = M Z + (Cov u - σ² M²)^{1/2} B; or u = ∇f/|∇f|."""
+        sigma = self._sigma()
+        if sigma is None or self._is_deterministic():
+            return AdditiveLaw(1 / self._norm(g), _nothing)
         r = optax.tree.norm(g)
+        law = unit_vector(r / sigma, sum(leaf.size for leaf in jax.tree.leaves(g)))
         direction = jax.tree.map(lambda v: v / jnp.maximum(r, self.floor), g)
-        return unit_vector(r / sigma, size), sigma, direction
-
-    def _mean_gain(self, g):
-        """a/|∇f| = α/σ."""
-        if self._is_deterministic():
-            return 1 / self._norm(g)
-        law, sigma, _ = self._unit(g)
-        return law.alpha / sigma
-
-    def _shared(self, x, g, w):
-        """M w."""
-        if self._is_deterministic():
-            return jax.tree.map(jnp.zeros_like, w)
-        law, sigma, along = self._unit(g)
-        return _along(law.beta / sigma, law.alpha / sigma, along, w)
-
-    def _rest(self, x, g):
-        """(Cov u - σ² M²)^{1/2}."""
-        if self._is_deterministic():
-            return None
-        law, _, along = self._unit(g)
-        return lx.FunctionLinearOperator(
-            lambda w: _along(jnp.sqrt(law.along), jnp.sqrt(law.across), along, w),
-            jax.eval_shape(lambda: x),
+        return AdditiveLaw(
+            law.alpha / sigma,
+            lambda Z: _along(law.beta / sigma, law.alpha / sigma, direction, Z),
+            lambda B: _along(jnp.sqrt(law.along), jnp.sqrt(law.across), direction, B),
         )
+
+
+def _nothing(Z: PyTree) -> PyTree:
+    return jax.tree.map(jnp.zeros_like, Z)
 
 
 def _along(along: Scalar, across: Scalar, direction: PyTree, w: PyTree) -> PyTree:

@@ -15,7 +15,7 @@ AT_END = "f at the end: mean, variance"
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """Where an engine is and how it is used."""
+    """Where an engine is and how it is used; `equations` names those it has, all if empty."""
 
     name: str
     module: str
@@ -23,6 +23,7 @@ class Peer:
     settings: str = ""
     statistics: str = AT_END
     environment: tuple[tuple[str, str], ...] = ()
+    equations: tuple[str, ...] = ()
 
 
 def _ours(name: str, module: str, variant: str, settings: str, **rest: Any) -> Peer:
@@ -41,6 +42,12 @@ PEERS = {
         _ours("jax-paths-last", "with_jax", "last", _JAX + "state (d, paths)"),
         _ours("jax-paths-first", "with_jax", "first", _JAX + "state (paths, d), optax vmapped"),
         _ours("diffrax-unsafe", "with_diffrax", "unsafe", _DIFFRAX + "UnsafeBrownianPath, vmap"),
+        _ours(
+            "jax-monte-carlo", "with_monte_carlo", "",
+            "jit, fori_loop, vmap; 10 draws each for the drift, the first-order covariance and the "
+            "mean in it, as the published script; eigh every step",
+            equations=("sam",),
+        ),
         _ours(
             "diffrax-unsafe-joint", "with_diffrax", "joint",
             _DIFFRAX + "UnsafeBrownianPath, one solve of a (d, paths) state",

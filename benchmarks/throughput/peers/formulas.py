@@ -5,11 +5,13 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 from jax import Array
 from jax.scipy.special import erf
 
 from benchmarks.throughput.cases import Case
 
+INTERVALS = 4096  # of the table of a unit vector's law
 SMALL = 4  # up to this d a product is a sum of columns, which fuses with what is around it
 
 
@@ -39,9 +41,13 @@ class Layout(NamedTuple):
             return sum(self.along(column) * row for column, row in zip(A.T, rows, strict=True))
         return A @ x if self.paths_last else x @ A.T
 
-    def total(self, x: Array) -> Array:
+    def total(self, x: Array, keepdims: bool = False) -> Array:
         """The sum over coordinates."""
-        return x.sum(0 if self.paths_last else -1)
+        return x.sum(0 if self.paths_last else -1, keepdims=keepdims)
+
+    def norm(self, x: Array) -> Array:
+        """|x|, to go with a state."""
+        return jnp.sqrt(self.total(x**2, keepdims=True))
 
 
 LAYOUTS = {"first": Layout(False), "last": Layout(True)}  # "first" serves a single path too
@@ -224,6 +230,71 @@ def _dense(case: Case, layout: Layout) -> Equation:
     )
 
 
+def _usam(case: Case, layout: Layout) -> Equation:
+    p, root_eta = case.parameters, float(np.sqrt(case.dt))
+    K = p.gain
+    KH = K @ p.H
+    return Equation(
+        lambda x: x,
+        lambda t, x: -layout.product(KH, x),
+        lambda t, x, dW: -root_eta * p.sigma * layout.product(K, dW),
+        _matrix_loss(case, layout),
+    )
+
+
+def _dnsam(case: Case, layout: Layout) -> Equation:
+    p, root_eta = case.parameters, float(np.sqrt(case.dt))
+
+    def gain(g, v):
+        return v + p.rho / layout.norm(g) * layout.product(p.H, v)
+
+    def drift(t, x):
+        g = layout.product(p.H, x)
+        return -gain(g, g)
+
+    def diffuse(t, x, dW):
+        return -root_eta * p.sigma * gain(layout.product(p.H, x), dW)
+
+    return Equation(lambda x: x, drift, diffuse, _matrix_loss(case, layout))
+
+
+def _sam(case: Case, layout: Layout) -> Equation:
+    p, root_eta, table = case.parameters, float(np.sqrt(case.dt)), _unit_vectors(case.d)
+
+    def law(g):
+        """α, β, √c, √l, by linear interpolation."""
+        s = layout.norm(g) / p.sigma
+        at = INTERVALS * s / (s + float(np.sqrt(case.d)))
+        i = jnp.minimum(at.astype(int), INTERVALS - 1)
+        return [row[i] + (at - i) * (row[i + 1] - row[i]) for row in table]
+
+    def drift(t, x):
+        g = layout.product(p.H, x)
+        return -(g + p.rho * law(g)[0] / p.sigma * layout.product(p.H, g))
+
+    def diffuse(t, x, dW):
+        (W, B), g = dW, layout.product(p.H, x)
+        (alpha, beta, across, along), unit = law(g), g / layout.norm(g)
+        projection = layout.total(unit * ((beta - alpha) * W + (along - across) * B), True)
+        u = alpha * W + across * B + projection * unit
+        return -root_eta * (p.sigma * W + p.rho * layout.product(p.H, u))
+
+    return Equation(lambda x: x, drift, diffuse, _matrix_loss(case, layout))
+
+
+def _unit_vectors(d: int) -> Array:
+    """α, β, √c, √l of `cases.SharpnessAware` over an even grid of s/(s + √d) from 0 to 1."""
+    F, at = scipy.special.hyp1f1, np.arange(INTERVALS) / INTERVALS
+    s = np.sqrt(d) * at / (1 - at)
+    K = np.sqrt(2) * scipy.special.poch(d / 2, 0.5) / d
+    alpha, beta = (K * F(a, d / 2 + 1, -(s**2) / 2) for a in (0.5, 1.5))
+    tau = F(1, d / 2 + 1, -(s**2) / 2) / d
+    across, along = tau - alpha**2, 1 - (d - 1) * tau - (alpha * s) ** 2 - beta**2
+    roots = np.sqrt(np.maximum([across, along], 0))
+    at_infinity = np.zeros((4, 1))
+    return jnp.asarray(np.hstack([[alpha, beta, *roots], at_infinity]), jnp.float32)
+
+
 _EQUATIONS = {
     "sign": _sign,
     "gbm": _gbm,
@@ -232,4 +303,7 @@ _EQUATIONS = {
     "rmsprop": _rmsprop,
     "rmsprop-order-2": _rmsprop_order_2,
     "dense": _dense,
+    "usam": _usam,
+    "dnsam": _dnsam,
+    "sam": _sam,
 }

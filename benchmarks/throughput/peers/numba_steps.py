@@ -45,6 +45,24 @@ def _dense(state, xi, k, parameters):
 
 
 @njit
+def _dnsam(state, xi, k, parameters):
+    H, sigma, rho, eta = parameters
+    d = state.shape[1]
+    v, Hv, square = np.zeros(d, np.float32), np.zeros(d, np.float32), f32(0)
+    for j in range(d):
+        for i in range(d):
+            v[i] += H[j, i] * state[0, j]
+    for i in range(d):
+        square += v[i] * v[i]
+        v[i] += sigma * xi[i]
+    for j in range(d):
+        for i in range(d):
+            Hv[i] += H[j, i] * v[j]
+    for i in range(d):
+        state[0, i] -= eta * (v[i] + rho / math.sqrt(square) * Hv[i])
+
+
+@njit
 def _adamw(state, xi, k, parameters):
     h, gamma1, root2, rho1, rho2, sigma, eps, theta, eta = parameters
     for i in range(state.shape[1]):
@@ -85,9 +103,23 @@ def _sign_optimizer_parameters(case: Case, steps: int, tile: int) -> tuple:
 
 
 def _dense_parameters(case: Case, steps: int, tile: int) -> tuple:
-    p, dt = case.parameters, f32(case.dt)
-    decay = np.eye(case.d, dtype=np.float32) - dt * p.H
-    return np.ascontiguousarray(decay.T), np.ascontiguousarray(dt * p.root.T)
+    return _linear(case, case.parameters.H, case.parameters.root)
+
+
+def _usam_parameters(case: Case, steps: int, tile: int) -> tuple:
+    p = case.parameters
+    return _linear(case, p.gain @ p.H, f32(p.sigma) * p.gain)
+
+
+def _linear(case: Case, A: np.ndarray, root: np.ndarray) -> tuple:
+    dt = f32(case.dt)
+    decay = np.eye(case.d, dtype=np.float32) - dt * A
+    return np.ascontiguousarray(decay.T), np.ascontiguousarray(dt * root.T)
+
+
+def _dnsam_parameters(case: Case, steps: int, tile: int) -> tuple:
+    p = case.parameters
+    return p.H, f32(p.sigma), f32(p.rho), f32(case.dt)
 
 
 def _adamw_parameters(case: Case, steps: int, tile: int) -> tuple:
@@ -122,6 +154,8 @@ EQUATIONS = {
     "gbm": (_gbm, _gbm_parameters, _one_row),
     "adamw": (_adamw, _adamw_parameters, _adamw_rows),
     "dense": (_dense, _dense_parameters, _one_row),
+    "usam": (_dense, _usam_parameters, _one_row),
+    "dnsam": (_dnsam, _dnsam_parameters, _one_row),
     "sign-optimizer": (_sign_optimizer, _sign_optimizer_parameters, _one_row),
     "adamw-optimizer": (_adamw_optimizer, _adamw_optimizer_parameters, _adamw_rows),
 }

@@ -67,15 +67,47 @@ def _adamw(case: Case, x: np.ndarray, draw: Callable, steps: int) -> np.ndarray:
     return _quadratic_loss(h, x)
 
 
+def _matrix_loss(H: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return (x * (H @ x)).sum(0) / 2
+
+
 def _dense(case: Case, x: np.ndarray, draw: Callable, steps: int) -> np.ndarray:
-    p, dt = case.parameters, np.float32(case.dt)
-    decay, root = np.eye(case.d, dtype=np.float32) - dt * p.H, dt * p.root
-    after, kick = np.empty_like(x), np.empty_like(x)
+    p = case.parameters
+    return _matrix_loss(p.H, _linear(case.dt, p.H, p.root, x, draw, steps))
+
+
+def _usam(case: Case, x: np.ndarray, draw: Callable, steps: int) -> np.ndarray:
+    p = case.parameters
+    return _matrix_loss(p.H, _linear(case.dt, p.gain @ p.H, p.sigma * p.gain, x, draw, steps))
+
+
+def _linear(
+    dt: float, A: np.ndarray, root: np.ndarray, x: np.ndarray, draw: Callable, steps: int
+) -> np.ndarray:
+    """x - A x dt + root ξ dt; √η √dt = dt."""
+    decay = np.eye(len(A), dtype=np.float32) - np.float32(dt) * A
+    root, after, kick = np.float32(dt) * root, np.empty_like(x), np.empty_like(x)
     for _ in range(steps):
         np.matmul(decay, x, out=after)
         after += np.matmul(root, draw(), out=kick)
         x, after = after, x
-    return (x * (p.H @ x)).sum(0) / 2
+    return x
+
+
+def _dnsam(case: Case, x: np.ndarray, draw: Callable, steps: int) -> np.ndarray:
+    p, g, Hv = case.parameters, np.empty_like(x), np.empty_like(x)
+    for _ in range(steps):
+        np.matmul(p.H, x, out=g)
+        norm = np.sqrt(np.einsum("ij,ij->j", g, g))
+        v = draw()
+        v *= p.sigma
+        v += g
+        np.matmul(p.H, v, out=Hv)
+        Hv *= p.rho / norm
+        v += Hv
+        v *= case.dt
+        x -= v
+    return _matrix_loss(p.H, x)
 
 
 def _sign_optimizer(case: Case, x: np.ndarray, draw: Callable, steps: int) -> np.ndarray:
@@ -117,6 +149,8 @@ LOOPS = {
     "gbm": _gbm,
     "adamw": _adamw,
     "dense": _dense,
+    "usam": _usam,
+    "dnsam": _dnsam,
     "sign-optimizer": _sign_optimizer,
     "adamw-optimizer": _adamw_optimizer,
 }

@@ -14,6 +14,9 @@ from benchmarks.throughput.peers import formulas, with_diffrax
 from benchmarks.throughput.peers.with_jax import device as device
 
 jaxsde.use_all_cores()  # before JAX computes anything
+SHARPNESS_AWARE = {
+    "usam": jaxsde.sdes.USAM, "dnsam": jaxsde.sdes.DNSAM, "sam": jaxsde.sdes.SAM
+}  # fmt: skip
 PACKAGES = ("jaxsde", "diffrax", "equinox", "optax", "jax", "jaxlib", "numpy")
 
 
@@ -43,6 +46,11 @@ def process(case: Case) -> tuple[Any, Callable]:
         return jaxsde.SDEProcess(jaxsde.sdes.SGD(oracle, eta), eta), problem.loss
     if case.equation in ("rmsprop", "rmsprop-order-2"):
         return _rmsprop(case)
+    if case.equation in SHARPNESS_AWARE:
+        problem = jaxsde.problems.Quadratic(p.H)
+        oracle = jaxsde.oracles.GaussianNoise(problem, scale=p.sigma)
+        sde = SHARPNESS_AWARE[case.equation](oracle, eta, p.rho)
+        return jaxsde.SDEProcess(sde, eta), problem.loss
     problem = jaxsde.problems.Quadratic(p.h)
     oracle = jaxsde.oracles.GaussianNoise(problem, scale=p.sigma)
     if case.equation == "sign":

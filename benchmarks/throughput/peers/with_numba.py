@@ -24,8 +24,9 @@ def build(case: Case, variant: str) -> Callable | None:
     if case.equation not in EQUATIONS:
         return None
     advance, parameters, rows = EQUATIONS[case.equation]
-    kernel, loss = _kernel(advance), _dense_loss if case.equation == "dense" else _loss
-    tile = 1 if case.equation == "dense" else max(1, TILE // case.d)  # paths side by side
+    dense = hasattr(case.parameters, "H")
+    kernel, loss = _kernel(advance), _dense_loss if dense else _loss
+    tile = 1 if dense else max(1, TILE // case.d)  # paths side by side
     start = np.tile(rows(case), tile)
 
     def run(steps, seed):

@@ -134,12 +134,40 @@ def _add_product(to: torch.Tensor, A: torch.Tensor, x: torch.Tensor) -> torch.Te
 
 def _dense(case: Case, x: torch.Tensor, steps: int) -> torch.Tensor:
     H, root = (torch.from_numpy(A).to(DEVICE) for A in (case.parameters.H, case.parameters.root))
-    decay = torch.eye(case.d, device=DEVICE) - case.dt * H
+    return _matrix_loss(H, _linear(case.dt, H, root, x, steps))
+
+
+def _usam(case: Case, x: torch.Tensor, steps: int) -> torch.Tensor:
+    H, K = (torch.from_numpy(A).to(DEVICE) for A in (case.parameters.H, case.parameters.gain))
+    return _matrix_loss(H, _linear(case.dt, K @ H, case.parameters.sigma * K, x, steps))
+
+
+def _linear(
+    dt: float, A: torch.Tensor, root: torch.Tensor, x: torch.Tensor, steps: int
+) -> torch.Tensor:
+    """x - A x dt + root ξ dt; √η √dt = dt."""
+    decay = torch.eye(len(A), device=DEVICE) - dt * A
     xi, after = torch.empty_like(x), torch.empty_like(x)
     for _ in range(steps):
         torch.mm(decay, x, out=after)
-        x, after = after.addmm_(root, xi.normal_(), alpha=case.dt), x
+        x, after = after.addmm_(root, xi.normal_(), alpha=dt), x
+    return x
+
+
+def _matrix_loss(H: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return (x * (H @ x)).sum(0) / 2
+
+
+def _dnsam(case: Case, x: torch.Tensor, steps: int) -> torch.Tensor:
+    p, H = case.parameters, torch.from_numpy(case.parameters.H).to(DEVICE)
+    v, Hv, xi = (torch.empty_like(x) for _ in range(3))
+    for _ in range(steps):
+        torch.mm(H, x, out=v)
+        norm = torch.linalg.vector_norm(v, dim=0)
+        v.add_(xi.normal_(), alpha=p.sigma)
+        torch.mm(H, v, out=Hv)
+        x.sub_(v.addcdiv_(Hv, norm, value=p.rho), alpha=case.dt)
+    return _matrix_loss(H, x)
 
 
 def _sign_optimizer(case: Case, x: torch.Tensor, steps: int) -> torch.Tensor:
@@ -169,6 +197,8 @@ _LOOPS = {
     "rmsprop": _rmsprop,
     "rmsprop-order-2": _rmsprop_order_2,
     "dense": _dense,
+    "usam": _usam,
+    "dnsam": _dnsam,
     "sign-optimizer": _sign_optimizer,
     "adamw-optimizer": _adamw_optimizer,
 }

@@ -42,7 +42,7 @@ class _SDE(torch.nn.Module):
     def __init__(self, case: Case):
         super().__init__()
         self.p, self.eta = case.parameters, case.dt
-        for name in ("h", "mu", "s", "H", "root", "squares_root", "variance"):
+        for name in ("h", "mu", "s", "H", "root", "squares_root", "variance", "gain"):
             if hasattr(self.p, name):
                 setattr(self, name, torch.from_numpy(getattr(self.p, name)).to(DEVICE))
 
@@ -77,6 +77,22 @@ class _Dense(_SDE):
 
     def loss(self, x):
         return (x * _product(self.H, x)).sum(1) / 2
+
+
+class _USAM(_Dense):
+    def __init__(self, case: Case):
+        super().__init__(case)
+        self.slope, self.noise = self.gain @ self.H, math.sqrt(self.eta) * self.p.sigma * self.gain
+
+    def f_and_g_prod(self, t, x, dW):
+        return -(x @ self.slope.T), -(dW @ self.noise)
+
+
+class _DNSAM(_Dense):
+    def f_and_g_prod(self, t, x, dW):
+        g, noise = x @ self.H, math.sqrt(self.eta) * self.p.sigma * dW
+        weight = self.p.rho / torch.linalg.vector_norm(g, dim=1, keepdim=True)
+        return -(g + weight * (g @ self.H)), -(noise + weight * (noise @ self.H))
 
 
 def _product(A, x):
@@ -145,6 +161,8 @@ _SDES = {
     "sign": _Sign,
     "gbm": _GeometricBrownianMotion,
     "dense": _Dense,
+    "usam": _USAM,
+    "dnsam": _DNSAM,
     "adamw": _AdamW,
     "rmsprop": _RMSprop,
     "rmsprop-order-2": _RMSpropOrder2,
