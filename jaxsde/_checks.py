@@ -64,6 +64,13 @@ def at_least(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
+def finite_number(name: str, value: Any) -> None:
+    """Refuses anything but one finite number."""
+    _numbers(name, value, "one finite number")
+    finite(name, value)
+    _one(name, value)
+
+
 def finite(name: str, value: Any) -> None:
     """Refuses an array with an infinite or undefined entry."""
     known = concrete(value)
@@ -72,20 +79,24 @@ def finite(name: str, value: Any) -> None:
 
 
 def schedule(name: str, value: Any) -> None:
-    """Refuses a schedule that is no function of the step, or has no positive number to start with.
+    """Refuses a schedule that is no function of the step, or no number that is mostly positive.
 
-    A later value may be 0, not negative; it is looked at after 1, 10, ..., 10⁶ steps.
+    It is looked at after 0, 1, 10, ..., 10⁶ steps, and may be 0 at some of them.
     """
     if value is None:
         return
     if not callable(value):
         raise InputError(f"{name} must be a function of the step, got {value!r}")
+    values = []
     for k in (0, *(10**n for n in range(7))):
-        held = _numbers(f"{name}({k})", value(k), "a positive number")
+        held = _numbers(f"{name}({k})", value(jnp.int32(k)), "a positive number")
         if held is None:
-            continue
-        if held.ndim != 0 or not np.isfinite(held) or held < 0 or (k == 0 and held == 0):
-            raise InputError(f"{name} must be one positive number at every step, got {held} at {k}")
+            return
+        if held.ndim != 0 or not np.isfinite(held) or held < 0:
+            raise InputError(f"{name} must be one positive number, or 0, got {held} at step {k}")
+        values.append(held)
+    if not any(values):
+        raise InputError(f"{name} must be positive somewhere, got 0 at all steps looked at")
 
 
 def known(kind: str, name: str, names: Iterable[str]) -> None:

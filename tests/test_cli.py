@@ -39,6 +39,15 @@ def test_track_prints_draws_and_saves(tmp_path, capsys):
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".nc", ".png"]
 
 
+def test_a_method_for_games_plays_one_unless_told_otherwise(tmp_path, capsys):
+    run(tmp_path, "seg")
+    printed = capsys.readouterr().out
+    assert "two players, xᵀ A x/2 + xᵀ B y - yᵀ A y/2" in printed
+    assert "closed forms of the first two moments" in printed
+    ensemble = jaxsde.load(tmp_path / "track-seg-quadratic-game.nc")
+    assert {"difference.loss", "difference.half_square"} < set(ensemble.names)
+
+
 def test_track_counts_divergence_and_ends_normally(tmp_path, capsys):
     run(tmp_path, "sgd", "--learning-rate", "30")
     printed = capsys.readouterr().out
@@ -127,6 +136,8 @@ def test_where_means_exist_they_are_shown(tmp_path, capsys):
         (["sgd", "--learning-rate", "abc"], "could not convert string to float: 'abc'"),
         (["sgd", "--learning-rate", "1e-60"], "learning_rate must be positive and finite"),
         (["sgd", "--seed", "-1"], "seed must lie in"),
+        (["seg", "--problem", "quadratic"], "Quadratic is no game of two players"),
+        (["sam", "--hyperparameters", "rho", "-1"], "rho must be finite and not negative"),
         (["sgd", "--nosuch", "1"], "--nosuch"),
     ],
 )

@@ -92,7 +92,8 @@ def square(x):
 def test_sams_sde_has_the_algorithms_variance(curvatures, sigma, rho, key):
     """Where ρ H is not small beside σ √d, at a minimum and at a saddle that captures.
 
-    The pair shares its noise: the variances' difference is known to some 0.1 %.
+    The pair shares its noise: the variances' difference is known to some 0.1 %. 4 numbers within 5
+    errors and 2 %, 2 within 5 errors and η λ: false alarms below 4e-6.
     """
     oracle, x0 = GaussianNoise(Quadratic(curvatures), sigma), np.zeros(2, np.float32)
     optimizer = OptimizerProcess(optimizers.sam, {"learning_rate": ETA, "rho": rho}, oracle)
@@ -110,7 +111,10 @@ def test_sams_sde_has_the_algorithms_variance(curvatures, sigma, rho, key):
 
 
 def test_sams_covariance_to_first_order_is_too_small(key):
-    """35 and 57 % of the variance are missing at diag(1, 2), σ = 0.05, ρ = 0.1."""
+    """35 and 57 % of the variance are missing at diag(1, 2), σ = 0.05, ρ = 0.1.
+
+    The law is right to some η λ = 4 %; 5 errors beside it have a false alarm below 2e-6.
+    """
     oracle, rho = GaussianNoise(Quadratic([1.0, 2.0]), 0.05), 0.1
     exact = sharpness.sam_stationary_covariance(oracle.problem, 0.05, ETA, rho)
     sde = sdes.SAM(oracle, ETA, rho, covariance="first-order")
@@ -123,9 +127,9 @@ def test_sams_covariance_to_first_order_is_too_small(key):
     assert np.all(np.abs(off - [-0.35, -0.57]) < 5 * error + 0.04)
 
 
-@pytest.mark.parametrize("d", [2, 4, 20])
-def test_sam_is_captured_above_its_bound_and_escapes_below(d, key):
-    """98 % and 0 % out after 40 and 60 units of time; of 1,000 paths, 5 errors are 2.2 %."""
+@pytest.mark.parametrize(("d", "sde"), [(2, False), (4, False), (20, False), (4, True)])
+def test_sam_is_captured_above_its_bound_and_escapes_below(d, sde, key):
+    """98 % and 0 % out after 50 units of time; of 1,000 paths, 5 errors are 2.2 %."""
     curvatures = np.ones(d)
     curvatures[-1] = -1
     oracle = GaussianNoise(Quadratic(curvatures), 0.1)
@@ -134,8 +138,10 @@ def test_sam_is_captured_above_its_bound_and_escapes_below(d, key):
         process = OptimizerProcess(
             optimizers.sam, {"learning_rate": ETA, "rho": factor * bound}, oracle
         )
+        if sde:
+            process = SDEProcess(sdes.SAM(oracle, ETA, factor * bound), ETA)
         found = simulate(
-            process, np.zeros(d, np.float32), steps=2500, paths=1000, key=key, records=[2000, 2500],
+            process, np.zeros(d, np.float32), steps=2500, paths=1000, key=key, records=1,
             observables={"out": lambda x: jnp.abs(x[-1]) > 1},
         )  # fmt: skip
         assert found.mean("out")[-1] > 0.958 if factor == 0.8 else found.mean("out")[-1] == 0
@@ -162,7 +168,11 @@ def test_dnsam_has_its_stationary_law_at_minima_and_at_maxima_alike(curvature, k
 
 @pytest.mark.parametrize("d", [2, 5])
 def test_dnsam_hovers_around_a_saddle_at_its_working_scale(d, key):
-    """In five dimensions; in two the chain has no variance, and the ensemble says so."""
+    """In five dimensions; in two the chain has no variance, and the ensemble says so.
+
+    With curvatures of one sign and n far below ρ the median of |∇f| is 1.06 n by the Gamma law. Here
+    n = 0.23 ρ, and eight keys gave 1.132 to 1.153.
+    """
     rho, sigma = 0.2, 0.1
     curvatures = np.append(np.ones(d - 1), -1)
     oracle = GaussianNoise(Quadratic(curvatures), sigma)
@@ -174,7 +184,8 @@ def test_dnsam_hovers_around_a_saddle_at_its_working_scale(d, key):
     )  # fmt: skip
     assert (found.heaviest("x") > 0.1) == (not sharpness.dnsam_has_second_moment(d))
     if d == 5:
-        np.testing.assert_allclose(found.median("r").value / n, 1.2, atol=0.15)
+        ratio = found.median("r").value / n
+        assert np.all((ratio > 1.06) & (ratio < 1.23))
 
 
 def deterministic(process, x0, steps):

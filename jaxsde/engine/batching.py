@@ -229,6 +229,8 @@ def _small_product(dimensions: Any, inputs: list) -> Array | None:
         (matrix, varies), (vector, batched) = inputs[side], inputs[1 - side]
         if varies or not batched or jnp.ndim(matrix) != 2 or jnp.ndim(vector) != 2 or together[0]:
             continue
+        if not contracted[0]:
+            continue
         columns = jnp.moveaxis(matrix, contracted[side][0], 0)
         if len(columns) > SMALL:
             continue

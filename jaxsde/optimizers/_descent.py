@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
+from jaxtyping import PyTree
 
 from jaxsde import _checks
 
@@ -28,3 +31,13 @@ def required(grad_fn: Callable | None) -> Callable:
             "its `optimizer`, not around it"
         )
     return grad_fn
+
+
+def same_shapes(updates: PyTree, params: PyTree) -> None:
+    """Refuses gradients of another shape than the parameters, such as those of many agents."""
+    shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (updates, params)]
+    if shapes[0] != shapes[1]:
+        raise _checks.InputError(
+            f"the gradients have shapes {shapes[0]}, the parameters {shapes[1]}: this "
+            "transformation takes one oracle's gradients, not those of Agents"
+        )

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from jaxsde import _checks
-from jaxsde.optimizers._descent import Schedule, descent, required
+from jaxsde.optimizers._descent import Schedule, descent, required, same_shapes
 
 
 class ExtragradientState(NamedTuple):
@@ -44,7 +44,7 @@ def extragradient(
         InputError: ρ not finite, a schedule that is no function or not positive; (at an update) no
             `grad_fn`, as inside an `optax.chain`.
     """
-    _checks.finite("rho", rho)
+    _checks.finite_number("rho", rho)
     _checks.schedule("rho_schedule", rho_schedule)
     optimizer = optax.with_extra_args_support(optimizer)
 
@@ -53,6 +53,7 @@ def extragradient(
 
     def update(updates, state, params=None, *, grad_fn=None, **extra):
         grad_fn = required(grad_fn)
+        same_shapes(updates, params)
         step = rho if rho_schedule is None else rho * rho_schedule(state.step)
         moved = jax.tree.map(lambda z, F: z - step * F, params, updates)
         F = grad_fn(moved, 1 if independent else 0)
@@ -83,6 +84,7 @@ def hamiltonian(
 
     def update(updates, state, params=None, *, grad_fn=None, **extra):
         grad_fn = required(grad_fn)
+        same_shapes(updates, params)
         F1, transpose1 = jax.vjp(lambda z: grad_fn(z, 0), params)
         if batches == 1:
             (gradient,) = transpose1(F1)

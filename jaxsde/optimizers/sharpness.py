@@ -14,7 +14,7 @@ import optax
 from jaxtyping import PyTree
 
 from jaxsde import _checks
-from jaxsde.optimizers._descent import descent, required
+from jaxsde.optimizers._descent import descent, required, same_shapes
 
 NORMS = (None, "full", "batch")
 FLOOR = 1e-12
@@ -41,8 +41,8 @@ def sharpness_aware(
         optimizer: what follows.
         rho: ρ >= 0, the radius.
         norm: what the perturbation is divided by.
-        full_perturbation: whether ∇f(x) takes the place of g_c(x) in p_c (the n-variant of arXiv
-            2509.18001), and then of both in SAM.
+        full_perturbation: whether ∇f(x) takes the place of g_c(x) in p_c, in the norm of SAM too
+            (the n-variant of arXiv 2509.18001).
         micro_batches: M, independent draws with a perturbation each (the m-variant).
         floor: the least norm that divides.
 
@@ -66,6 +66,7 @@ def sharpness_aware(
 
     def update(updates, state, params=None, *, grad_fn=None, **extra):
         grad_fn = required(grad_fn)
+        same_shapes(updates, params)
         total = None
         for c in range(M):
             g_c = updates if c == 0 else grad_fn(params, c)

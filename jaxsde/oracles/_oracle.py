@@ -8,6 +8,7 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import lineax as lx
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from jaxsde import _checks
@@ -145,6 +146,26 @@ def check_fits(name: str, shape: tuple[int, ...], x0: PyTree) -> None:
     shapes = [leaf.shape for leaf in jax.tree.leaves(x0)]
     if shape and shapes != [shape[:1]]:
         raise _checks.InputError(f"{name} has shape {shape} but x has {shapes}")
+
+
+def check_size(name: str, shape: tuple[int, ...], x0: PyTree) -> None:
+    """Refuses a parameter of shape (d, d) on a point of another number of coordinates."""
+    size = sum(np.size(leaf) for leaf in jax.tree.leaves(x0))
+    if shape[0] != size:
+        raise _checks.InputError(f"{name} has shape {shape} but x has {size} coordinates")
+
+
+def over_coordinates(
+    matrix: Float[Array, "d d"], x: PyTree, tags: Any = frozenset()
+) -> lx.AbstractLinearOperator:
+    """The matrix as an operator on points like x, over their coordinates in leaf order."""
+    if isinstance(x, jax.Array | np.ndarray) and jnp.ndim(x) == 1:
+        return lx.MatrixLinearOperator(matrix, tags)
+    unravel = jax.flatten_util.ravel_pytree(x)[1]
+    return lx.FunctionLinearOperator(
+        lambda v: unravel(matrix @ jax.flatten_util.ravel_pytree(v)[0]),
+        jax.eval_shape(lambda: x), tags,
+    )  # fmt: skip
 
 
 def diagonal(value: Array, x: PyTree) -> lx.DiagonalLinearOperator:

@@ -13,8 +13,10 @@ from jaxsde.oracles._oracle import (
     Oracle,
     check_fits,
     check_problem,
+    check_size,
     diagonal,
     noise_scale,
+    over_coordinates,
     symmetric_root,
     unit_draws,
 )
@@ -27,7 +29,8 @@ class GaussianNoise(Oracle):
     Args:
         problem: f.
         scale: the standard deviation σ of every coordinate, a scalar or `(d,)`; R = diag(σ).
-        covariance: Σ, a symmetric positive semidefinite `(d, d)` matrix, instead of `scale`.
+        covariance: Σ, a symmetric positive semidefinite `(d, d)` matrix, instead of `scale`; over
+            all coordinates in leaf order where x is not one array.
         batch_size: B, which divides the covariance.
 
     Raises:
@@ -60,7 +63,7 @@ class GaussianNoise(Oracle):
         if self.scale is not None:
             check_fits("scale", self.scale.shape, x0)
         if self.root is not None:
-            check_fits("covariance", self.root.shape, x0)
+            check_size("covariance", self.root.shape, x0)
         return unit_draws(x0, Normal())
 
     def sample_gradient(self, x: PyTree, draw: PyTree) -> PyTree:
@@ -73,13 +76,13 @@ class GaussianNoise(Oracle):
         if self.root is None:
             return diagonal(self._independent_scale() ** 2, x)
         matrix = self.root @ self.root.T / self.batch_size
-        return lx.MatrixLinearOperator(matrix, lx.positive_semidefinite_tag)
+        return over_coordinates(matrix, x, lx.positive_semidefinite_tag)
 
     def covariance_root(self, x: PyTree) -> lx.AbstractLinearOperator:
         """R / √B."""
         if self.root is None:
             return diagonal(self._independent_scale(), x)
-        return lx.MatrixLinearOperator(self.root / jnp.sqrt(self.batch_size))
+        return over_coordinates(self.root / jnp.sqrt(self.batch_size), x)
 
     def squares_root(self, x: PyTree) -> lx.AbstractLinearOperator:
         """Q with Q Qᵀ = Cov(Z²), Cov(Zᵢ², Zⱼ²) = 2 Σᵢⱼ²; diag(√2 σ²) where Σ is diagonal."""
@@ -87,7 +90,7 @@ class GaussianNoise(Oracle):
         if isinstance(covariance, lx.DiagonalLinearOperator):
             diagonal = jax.tree.map(lambda variance: np.sqrt(2) * variance, covariance.diagonal)
             return lx.DiagonalLinearOperator(diagonal)
-        return lx.MatrixLinearOperator(symmetric_root(2 * covariance.as_matrix() ** 2))
+        return over_coordinates(symmetric_root(2 * covariance.as_matrix() ** 2), x)
 
     def cdf(self, z: PyTree) -> PyTree:
         """P(Zᵢ <= zᵢ) = (1 + erf(zᵢ √B/(σᵢ √2)))/2.

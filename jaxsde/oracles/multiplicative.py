@@ -15,14 +15,14 @@ from jaxsde import _checks
 from jaxsde.engine.noise import Draw, Normal, is_draw
 from jaxsde.oracles._oracle import ENUMERABLE, Atoms, Oracle
 from jaxsde.problems import Players, QuadraticGame
+from jaxsde.problems.games import check_players
 
 
 class MultiplicativeNoise(Oracle):
     """F(z) + σ (Ξ y, -Ξ'ᵀ x): the coupling B of a quadratic game, plus σ times unit normals.
 
     Ξ is diagonal, as a diagonal B is, or a matrix of independent entries. The two players see one
-    Ξ = Ξ', or each one of their own. The noise vanishes at z = 0 (arXiv 2402.12508, section 5.3
-    and its figure 7 for one pair).
+    Ξ = Ξ', or each one of their own. The noise vanishes at z = 0 (arXiv 2402.12508, in one pair).
 
     Args:
         problem: the game, a `QuadraticGame`.
@@ -53,6 +53,7 @@ class MultiplicativeNoise(Oracle):
 
     def noise(self, x0: Players) -> Players | Draw:
         """Ξ, or Ξ and Ξ'."""
+        check_players(x0)
         shape = (*x0.x.shape, *x0.y.shape) if self.matrix else x0.x.shape
         draw = Draw(shape, Normal())
         return draw if self.shared else Players(draw, draw)

@@ -133,11 +133,9 @@ class OptimizerProcess(eqx.Module):
         _check_one_update(updates, x, self.oracle)
         return OptimizerState(optax.apply_updates(x, updates), inner)
 
-    def brownian(self, x: PyTree, draw: PyTree) -> PyTree:
-        """The unit normals that an SDE shares with the draws, `Oracle.brownian` of each."""
-        if isinstance(draw, Slots):
-            return Slots(tuple(self.oracle.brownian(x, own) for own in draw.draws))
-        return self.oracle.brownian(x, draw)
+    def brownian(self, x: PyTree, draw: PyTree) -> tuple:
+        """The unit normals that an SDE may share, `Oracle.brownian` of every draw."""
+        return tuple(self.oracle.brownian(x, own) for own in _draws(draw))
 
     def _update(self, x: PyTree, inner: PyTree, draw_of: Callable[[int], PyTree]) -> tuple:
         g = self.oracle.sample_gradient(x, draw_of(0))

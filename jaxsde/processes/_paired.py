@@ -99,8 +99,9 @@ class Paired(eqx.Module):
     One step is one step of the optimizer and s of the SDE, with s unit normals ξ₁, ..., ξ_s: the
     SDE uses each, a Gaussian oracle their sum (ξ₁ + ... + ξ_s)/√s, so that both see one Brownian
     motion and the difference has little variance; an SDE with more Brownian motions shares its
-    first, one of many agents the mean of theirs (`Oracle.brownian`). Oracles with other draws, such
-    as Student-t or those of compressors, keep their own and the two sides are independent.
+    first, one of many agents or micro-batches the mean of theirs (`Oracle.brownian`, `SDE.shared`).
+    Oracles with other draws, such as Student-t, mini-batches or those of compressors, keep their
+    own and the two sides are independent.
 
     During a warm-up of k₀ steps the SDE's side is the optimizer's state; from then on it goes its
     own way. So an SDE that is singular at 0, or an optimizer whose state starts far from where the
@@ -156,9 +157,12 @@ class Paired(eqx.Module):
         if not all(isinstance(draw.law, Normal) for draw in leaves + its):
             return 0
         values = jax.tree.map(lambda draw: jnp.zeros(draw.shape), draws, is_leaf=is_draw)
-        shared = jax.eval_shape(self.optimizer.brownian, x0, values)
+        shared = jax.eval_shape(self._shared, x0, values)
         shapes = [leaf.shape for leaf in jax.tree.leaves(shared)]
         return len(shapes) if shapes == [draw.shape for draw in its[: len(shapes)]] else 0
+
+    def _shared(self, x: PyTree, draw: PyTree) -> PyTree | None:
+        return self.sde.sde.shared(self.optimizer.brownian(x, draw))
 
     def noise(self, x0: PyTree) -> PairedDraw:
         """The shared draws and the SDE's own, once a substep; the oracle's if it shares none."""
@@ -177,7 +181,7 @@ class Paired(eqx.Module):
         structure = jax.tree.structure(self.sde.noise(x), is_leaf=is_draw)
         shared = []
         if unit.shared is not None:
-            shared = jax.tree.leaves(self.optimizer.brownian(x, unit.shared))
+            shared = jax.tree.leaves(self._shared(x, unit.shared))
         return structure.unflatten([*shared, *unit.own])
 
     def init(self, x0: PyTree, draw: PairedDraw) -> Sides:

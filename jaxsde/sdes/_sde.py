@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from jaxsde import _checks
-from jaxsde.oracles import Oracle
+from jaxsde.oracles import Agents, Oracle
 
 Schedule = Callable[[Any], Any]
 
@@ -59,8 +59,22 @@ class SDE(eqx.Module):
         jax.eval_shape(diffuse, x0)
         return found[0]
 
-    def terms(self, brownian: diffrax.AbstractBrownianPath) -> diffrax.MultiTerm:
-        """The SDE for `diffrax.diffeqsolve`, driven by a path of `brownian_structure`."""
+    def shared(self, W: tuple) -> PyTree | None:
+        """Its first Brownian motions, out of the unit normals of an optimizer step's draws.
+
+        One draw moves it as it is; None where it cannot share them.
+        """
+        return W[0] if len(W) == 1 else None
+
+    def terms(
+        self, brownian: diffrax.AbstractBrownianPath | None = None
+    ) -> diffrax.MultiTerm | diffrax.ODETerm:
+        """The SDE for `diffrax.diffeqsolve`, driven by a path of `brownian_structure`.
+
+        Without a path it is the drift alone, which is all of an SDE without noise.
+        """
+        if brownian is None:
+            return diffrax.ODETerm(self.drift)
         return diffrax.MultiTerm(
             diffrax.ODETerm(self.drift), diffrax.ControlTerm(self.diffusion, brownian)
         )
@@ -123,6 +137,17 @@ def scaled(scale: Any, root: lx.AbstractLinearOperator) -> lx.AbstractLinearOper
         return State(jax.tree.map(lambda w: scale * w, root.mv(dW)))
 
     return lx.FunctionLinearOperator(apply, root.in_structure())
+
+
+def check_one_oracle(oracle: Any) -> None:
+    """Refuses what is no oracle of one gradient."""
+    if not isinstance(oracle, Oracle):
+        raise _checks.InputError(f"{type(oracle).__name__} is no jaxsde.oracles.Oracle")
+    if isinstance(oracle, Agents):
+        raise _checks.InputError(
+            "this SDE is of one oracle's gradients, and those of Agents come stacked: for agents "
+            "of one noise give the oracle their number as its batch_size"
+        )
 
 
 def check_order(order: int) -> None:

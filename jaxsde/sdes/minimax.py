@@ -14,7 +14,7 @@ from jaxsde.oracles import Oracle
 from jaxsde.oracles._oracle import columns_root
 from jaxsde.problems import Game
 from jaxsde.sdes._one_step import deviations, each, mean, step_law
-from jaxsde.sdes._sde import Schedule, ScheduledSDE, State, check_variance
+from jaxsde.sdes._sde import Schedule, ScheduledSDE, State, check_one_oracle, check_variance
 
 
 class Motions(NamedTuple):
@@ -32,6 +32,7 @@ class _OnGame(ScheduledSDE):
 
     def __init__(self, oracle, learning_rate, schedule, samples):
         super().__init__(learning_rate, schedule)
+        check_one_oracle(oracle)
         if not isinstance(oracle.problem, Game):
             raise _checks.InputError(
                 f"{type(oracle.problem).__name__} is no game of two players: this SDE needs an "
@@ -49,6 +50,11 @@ class _OnGame(ScheduledSDE):
     def _has_closed_form(self) -> bool:
         return self.oracle.additive and self.samples is None
 
+    def _in_order(self, W: tuple, motions: int) -> PyTree | None:
+        if len(W) != motions or not self._has_closed_form():
+            return None
+        return W[0] if motions == 1 else Motions(*W)
+
     def _field(self, draw: PyTree) -> Callable:
         """F_c of a draw."""
         return lambda z: self.oracle.sample_gradient(z, draw)
@@ -60,7 +66,7 @@ class SGDA(_OnGame):
         dZ = -ψ F(Z) dt - ψ √η Σ(Z)^{1/2} dW,    ψ = ψ(t/η).
 
     (arXiv 2402.12508.) It misses that the optimizer diverges exponentially on a bilinear game: that
-    comes from the drift of order η, + (η/2) J F, which is `SEG`'s with ρ = -η/2.
+    comes from the drift of order η, -(η/2) J F, which is that of `SEG` with ρ = -η/2.
 
     Args:
         oracle: a game and the noise of its field.
@@ -96,11 +102,13 @@ class SEG(_OnGame):
     and two draws have
 
         dZ = -ψ (F - ρ J F) dt - ψ √η (I - ρ J) Σ^{1/2} dW,
-        dZ = -ψ (F - ρ J F) dt - ψ √η (Σ^{1/2} dW₁ - ρ J Σ^{1/2} dW₂).
+        dZ = -ψ (F - ρ J F) dt - ψ √η (Σ^{1/2} dW₂ - ρ J Σ^{1/2} dW₁),
+
+    W₁ of the draw c2, which an optimizer takes first, and W₂ of c1.
 
     Its weak error is O(η) for ρ = O(√η) (arXiv 2402.12508, with S to first order in ρ). On a
-    bilinear game it converges for every ρ > 0, the optimizer for 2ρ > η (1 + ρ² λ²) only; ρ - η/2
-    in the place of ρ captures that.
+    bilinear game it converges for every ρ > 0, the optimizer for 2ρ > η (1 + ρ² λ²) only. The lower
+    one of these bounds, ρ > η/2 to leading order, is captured with ρ - η/2 in the place of ρ.
 
     Args:
         oracle: a game and the noise of its field; additive, or of draws that can be enumerated, or
@@ -128,11 +136,15 @@ class SEG(_OnGame):
         samples=None,
     ):  # fmt: skip
         super().__init__(oracle, learning_rate, schedule, samples)
-        _checks.finite("rho", rho)
+        _checks.finite_number("rho", rho)
         _checks.schedule("rho_schedule", rho_schedule)
         self.rho = jnp.asarray(rho, float)
         self.independent = independent
         self.rho_schedule = rho_schedule
+
+    def shared(self, W: tuple) -> PyTree | None:
+        """Of one draw, or of two in their order."""
+        return self._in_order(W, 2 if self.independent else 1)
 
     def _extra_step(self, t: Any) -> Any:
         """ρ ψ_ρ(t/η)."""
@@ -209,6 +221,10 @@ class SHGD(_OnGame):
         if batches not in (1, 2):
             raise _checks.InputError(f"batches must be 1 or 2, got {batches!r}")
         self.batches = batches
+
+    def shared(self, W: tuple) -> PyTree | None:
+        """Of one draw, or of two in their order."""
+        return self._in_order(W, self.batches)
 
     def drift(self, t, y: State, args) -> State:
         """-ψ JᵀF, with one draw of noise that is not additive -ψ E[J_cᵀ F_c]."""

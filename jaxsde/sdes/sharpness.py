@@ -9,14 +9,15 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import lineax as lx
+import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree, Scalar
 
 from jaxsde import _checks
 from jaxsde.oracles import FullBatch, GaussianNoise, Oracle
-from jaxsde.oracles._oracle import columns_root, symmetric_root
+from jaxsde.oracles._oracle import columns_root, over_coordinates, symmetric_root
 from jaxsde.sdes._one_step import deviations, each, mean, step_law
-from jaxsde.sdes._sde import PositionSDE, State, check_variance, scaled
+from jaxsde.sdes._sde import PositionSDE, State, check_one_oracle, check_variance, scaled
 from jaxsde.sdes._unit_vectors import unit_vector
 
 COVARIANCES = ("full", "first-order", "sgd", "none")
@@ -61,6 +62,7 @@ class _SharpnessAware(PositionSDE):
         _checks.positive_number("learning_rate", learning_rate)
         _checks.nonnegative_number("rho", rho)
         _checks.known("covariance", covariance, COVARIANCES)
+        check_one_oracle(oracle)
         check_variance(oracle)
         self.oracle = oracle
         self.learning_rate = jnp.asarray(learning_rate, float)
@@ -78,6 +80,13 @@ class _SharpnessAware(PositionSDE):
     def _additive_law(self, g: PyTree) -> AdditiveLaw:
         """The law of p_c at ∇f = g under additive noise."""
 
+    def shared(self, W: tuple) -> PyTree | None:
+        """Σ W_i/√M of the micro-batches, where S^{1/2} is of their noise."""
+        M = self.micro_batches
+        if len(W) != M or not self._has_closed_form():
+            return None
+        return jax.tree.map(lambda *w: sum(w) / np.sqrt(M), *W)
+
     def _has_closed_form(self) -> bool:
         return self.oracle.additive and self.samples is None
 
@@ -87,13 +96,30 @@ class _SharpnessAware(PositionSDE):
     def drift(self, t, y: State, args) -> State:
         """-(∇f + ρ E[H_c p_c]); with additive noise E H p = gain H ∇f."""
         rho, g = self.rho, self.oracle.gradient(y.X)
-        if self._has_closed_form():
+        if self.full_perturbation or self._has_closed_form():
             gain = self._additive_law(g).gain
             Hp = jax.tree.map(lambda h: gain * h, self._hessian(y.X, g))
         else:
-            law = step_law(self.oracle, y.X, samples=self.samples)
-            Hp = mean(each(lambda c: self._draw(y.X, g, c)[1], law), law)
+            Hp = self._mean_curvature(y.X, g)
         return State(jax.tree.map(lambda g, h: -(g + rho * h), g, Hp))
+
+    def _mean_curvature(self, x: PyTree, g: PyTree) -> PyTree:
+        """E[H_c p_c] = H E p_c + E[(H_c - H)(p_c - E p_c)], of which a sample errs in less."""
+        law = step_law(self.oracle, x, samples=self.samples)
+        p = each(lambda c: self._perturbation(self.oracle.sample_gradient(x, c), g), law)
+        p_mean = self._mean_perturbation(g, mean(p, law))
+
+        def excess(draws, p_c):
+            v = jax.tree.map(jnp.subtract, p_c, p_mean)
+            H_c = jax.jvp(lambda x: self.oracle.sample_gradient(x, draws[0]), (x,), (v,))[1]
+            return jax.tree.map(jnp.subtract, H_c, self._hessian(x, v))
+
+        covariance = mean(jax.vmap(excess)(law.draws, p), law)
+        return jax.tree.map(jnp.add, self._hessian(x, p_mean), covariance)
+
+    def _mean_perturbation(self, g: PyTree, sampled: PyTree) -> PyTree:
+        """E p_c, p_c of ∇f where that is exact."""
+        return self._perturbation(g, g)
 
     def diffusion(self, t, y: State, args) -> lx.AbstractLinearOperator:
         """-√(η/M) S^{1/2}."""
@@ -115,7 +141,8 @@ class _SharpnessAware(PositionSDE):
             return columns_root(deviations(v, law))
         ravel = jax.vmap(lambda v: jax.flatten_util.ravel_pytree(v)[0])
         G, K = ravel(deviations(g_c, law)), ravel(deviations(Hp, law))
-        return _matrix_root(G.T @ G + self.rho * (G.T @ K + K.T @ G), x)
+        S = G.T @ G + self.rho * (G.T @ K + K.T @ G)
+        return over_coordinates(symmetric_root(S), x)
 
     def _draw(self, x: PyTree, g: PyTree, draw: PyTree) -> tuple[PyTree, PyTree]:
         """g_c and H_c p_c."""
@@ -130,7 +157,7 @@ class _SharpnessAware(PositionSDE):
         """Z + ρ H (p - E p), or at first order the root of Σ + ρ (H N + N H), N = Cov(p, Z)."""
         rho, root, law = self.rho, self.oracle.covariance_root(x), self._additive_law(g)
         if self.covariance == "first-order":
-            return _matrix_root(self._first_order(x, law), x)
+            return over_coordinates(symmetric_root(self._first_order(x, law)), x)
         rest = law.rest
 
         def moved(Z, p):
@@ -187,7 +214,7 @@ class USAM(_SharpnessAware):
             published, its negative eigenvalues cut off (dense, a factorisation a step); "sgd", Σ;
             "none", 0, an ordinary differential equation.
         samples: how many draws stand for all in E and Cov, the same at all times; closed forms or
-            all draws unless given.
+            all draws unless given. S has a rank below it, so many more than x has coordinates.
 
     Raises:
         InputError: η not positive, ρ negative, M or samples out of range, another covariance, noise
@@ -242,8 +269,8 @@ class DNSAM(_Normalized):
 
     whose drift is -∇(f + ρ |∇f|). (arXiv 2301.08203.) For other noise it is no gradient: the
     published one is then O(ρ) off, by ρ ∇tr Σ/(2n). The coefficients are singular where ∇f = 0 and
-    the path jumps there. In one and two dimensions it then has no variance: compare quantiles, or
-    raise the `floor`, the least n.
+    Euler's steps jump there. Where x has one or two coordinates the optimizer and they have no
+    variance: compare quantiles, or raise the `floor`, the least n.
 
     Args:
         oracle: as in `USAM`.
@@ -322,6 +349,10 @@ class SAM(_Normalized):
         known = self._sigma() is not None or self._is_deterministic()
         return super()._has_closed_form() and known
 
+    def _mean_perturbation(self, g, sampled):
+        """E u_c of the cases."""
+        return sampled
+
     def _sigma(self) -> Scalar | None:
         oracle = self.oracle
         return oracle.isotropic_scale() if isinstance(oracle, GaussianNoise) else None
@@ -341,7 +372,7 @@ class SAM(_Normalized):
             return AdditiveLaw(1 / self._norm(g), _nothing)
         r = optax.tree.norm(g)
         law = unit_vector(r / sigma, sum(leaf.size for leaf in jax.tree.leaves(g)))
-        direction = jax.tree.map(lambda v: v / jnp.maximum(r, self.floor), g)
+        direction = jax.tree.map(lambda v: v / jnp.where(r > 0, r, 1), g)
         return AdditiveLaw(
             law.alpha / sigma,
             lambda Z: _along(law.beta / sigma, law.alpha / sigma, direction, Z),
@@ -357,12 +388,3 @@ def _along(along: Scalar, across: Scalar, direction: PyTree, w: PyTree) -> PyTre
     """across w + (along - across) ĝ (ĝ·w)."""
     projection = optax.tree.vdot(direction, w)
     return jax.tree.map(lambda u, w: across * w + (along - across) * projection * u, direction, w)
-
-
-def _matrix_root(matrix: Float[Array, "d d"], x: PyTree) -> lx.FunctionLinearOperator:
-    """Its symmetric root, over the arrays of x in one row."""
-    unravel = jax.flatten_util.ravel_pytree(x)[1]
-    root = symmetric_root(matrix)
-    return lx.FunctionLinearOperator(
-        lambda w: unravel(root @ jax.flatten_util.ravel_pytree(w)[0]), jax.eval_shape(lambda: x)
-    )

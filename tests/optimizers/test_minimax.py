@@ -89,17 +89,22 @@ def test_any_optimizer_may_follow(x64):
 @pytest.mark.parametrize("factory", [optimizers.sgda, optimizers.seg, optimizers.shgd])
 def test_bad_input(factory):
     options = {"rho": RHO} if factory is optimizers.seg else {}
-    for schedule in (lambda k: -1.0, lambda k: 0.0, lambda k: 1 - 0.5 * k, lambda k: np.nan):
-        with pytest.raises(InputError, match="schedule must be one positive number at every step"):
+    for schedule in (lambda k: -1.0, lambda k: 1 - 0.5 * k, lambda k: np.nan):
+        with pytest.raises(InputError, match="schedule must be one positive number, or 0, got"):
             factory(ETA, schedule=schedule, **options)
+    with pytest.raises(InputError, match="schedule must be positive somewhere"):
+        factory(ETA, schedule=lambda k: 0.0, **options)
     with pytest.raises(InputError, match="schedule must be a function of the step"):
         factory(ETA, schedule=0.1, **options)
-    factory(ETA, schedule=lambda k: np.maximum(1 - k / 1000, 0), **options)  # down to 0 is allowed
+    for schedule in (optax.linear_schedule(0.0, 1.0, 9), optax.cosine_decay_schedule(1.0, 9)):
+        factory(ETA, schedule=schedule, **options)  # from 0, or down to it
     if factory is optimizers.seg:
         with pytest.raises(InputError, match="rho_schedule must be one positive"):
             factory(ETA, RHO, rho_schedule=lambda k: -1.0)
         with pytest.raises(InputError, match="rho must be finite"):
             factory(ETA, np.inf)
+        with pytest.raises(InputError, match="rho must be one number"):
+            factory(ETA, [0.1, 0.2])
     if factory is optimizers.shgd:
         with pytest.raises(InputError, match="batches must be 1 or 2"):
             factory(ETA, 3)

@@ -4,7 +4,7 @@ import optax
 import pytest
 
 from jaxsde import InputError, OptimizerProcess, optimizers
-from jaxsde.oracles import GaussianNoise
+from jaxsde.oracles import Agents, GaussianNoise
 from jaxsde.problems import Quadratic, Rosenbrock
 
 ETA, RHO, SCALE = 0.1, 0.2, 0.5
@@ -93,3 +93,7 @@ def test_bad_input():
         optimizers.sharpness_aware(optax.sgd(ETA), RHO, "l2")
     with pytest.raises(InputError, match="into its `optimizer`, not around it"):
         one_step(optax.chain(optax.clip(1.0), optimizers.sam(ETA, RHO)))
+    agents = Agents([GaussianNoise(PROBLEM, SCALE)] * 3)
+    process = OptimizerProcess(optimizers.sam(ETA, RHO), agents, ETA)
+    with pytest.raises(InputError, match="takes one oracle's gradients, not those of Agents"):
+        process.noise(jnp.asarray(X, jnp.float32))

@@ -7,7 +7,7 @@ import scipy.stats
 from jaxsde import InputError
 from jaxsde.engine import Draw, Normal
 from jaxsde.oracles import GaussianNoise
-from jaxsde.problems import Quadratic
+from jaxsde.problems import BilinearGame, Players, Quadratic
 
 PROBLEM = Quadratic([1.0, 2.0, 0.5], minimizer=1.0)
 FULL = np.array([[2.0, -0.5, 0.25], [-0.5, 1.0, 0.0], [0.25, 0.0, 0.5]])
@@ -39,6 +39,18 @@ def test_the_gradient_of_a_draw_has_the_stated_covariance(name, x64):
     np.testing.assert_allclose(oracle.covariance_root(x).as_matrix(), root, atol=2e-14)
     both = oracle.sample_gradient(x, jnp.array([1.0, -2.0, 0.5]))
     np.testing.assert_allclose(both, gradient + root @ [1, -2, 0.5], atol=1e-14)
+
+
+def test_a_covariance_over_all_coordinates_of_a_point_of_several_arrays(x64):
+    problem = BilinearGame([2.0])
+    sigma = np.array([[2.0, -0.5], [-0.5, 1.0]])
+    oracle, z = GaussianNoise(problem, covariance=sigma), Players(jnp.ones(1), jnp.zeros(1))
+    np.testing.assert_allclose(oracle.covariance(z).as_matrix(), sigma, atol=1e-14)
+    R = np.asarray(oracle.covariance_root(z).as_matrix())
+    moved = oracle.sample_gradient(z, Players(jnp.array([0.3]), jnp.array([-1.0])))
+    np.testing.assert_allclose(np.concatenate(moved), [0, -2] + R @ [0.3, -1.0], atol=1e-14)
+    with pytest.raises(InputError, match=r"covariance has shape \(2, 2\) but x has 4 coordinates"):
+        oracle.noise(Players(jnp.ones(2), jnp.ones(2)))
 
 
 def test_independent_noise_has_diagonal_operators_and_any_point(x64):

@@ -24,6 +24,12 @@ def test_the_noise_is_the_couplings(x64):
         (MultiplicativeNoise(game, SIGMA), Xi[0], np.diag(Xi[0]), np.diag(Xi[0])),
         (MultiplicativeNoise(game, SIGMA, matrix=True), Xi, Xi, Xi),
         (MultiplicativeNoise(game, SIGMA, shared=False), Players(*Xi), *map(np.diag, Xi)),
+        (
+            MultiplicativeNoise(game, SIGMA, matrix=True, shared=False),
+            Players(Xi, 2 * Xi - 1),
+            Xi,
+            2 * Xi - 1,
+        ),
     ]:
         found = oracle.sample_gradient(z, jax.tree.map(jnp.asarray, draw))
         np.testing.assert_allclose(found.x, F.x + SIGMA * A @ y, rtol=1e-14)
@@ -63,5 +69,7 @@ def test_draws_have_the_couplings_shape():
 def test_bad_input():
     with pytest.raises(InputError, match="Forsaken is no quadratic game"):
         MultiplicativeNoise(Forsaken(), SIGMA)
+    with pytest.raises(InputError, match="a game needs two players"):
+        MultiplicativeNoise(BilinearGame([1.0]), SIGMA).noise(jnp.ones(2))
     with pytest.raises(InputError, match="scale must be positive"):
         MultiplicativeNoise(BilinearGame([1.0]), 0.0)

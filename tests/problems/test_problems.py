@@ -53,6 +53,11 @@ CASES = {  # a problem and its loss written out
 }
 
 
+def test_norms_of_a_point_and_its_gradient(x64):
+    known = np.linalg.norm(X) + np.linalg.norm(H @ (X - 0.5))
+    np.testing.assert_allclose(Quadratic(H, 0.5).norms(jnp.asarray(X)), known, rtol=1e-14)
+
+
 def differences(fn, x, h):
     """Fourth-order central differences along the axes."""
     rows = []

@@ -3,12 +3,11 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import lineax as lx
 import numpy as np
 import pytest
 
 from jaxsde import EulerMaruyama, InputError, OptimizerProcess, optimizers, problems
-from jaxsde.oracles import GaussianNoise, MiniBatch, MultiplicativeNoise, StudentTNoise
+from jaxsde.oracles import Agents, GaussianNoise, MiniBatch, MultiplicativeNoise, StudentTNoise
 from jaxsde.problems import BilinearGame, Forsaken, Game, Players, Quadratic, QuadraticGame
 from jaxsde.sdes import SEG, SGD, SGDA, SHGD
 
@@ -127,21 +126,6 @@ def test_one_draw_biases_hamiltonian_descent(z):
 SIGMA = np.array(
     [[1.0, 0.3, 0.0, 0.1], [0.3, 0.5, 0.2, 0.0], [0.0, 0.2, 2.0, -0.4], [0.1, 0, -0.4, 0.7]]
 )
-ROOT = np.linalg.cholesky(SIGMA)
-
-
-class Correlated(GaussianNoise):
-    """Additive noise of covariance SIGMA over both players."""
-
-    def noise(self, x0):
-        return super().noise(Players(jnp.zeros(2), jnp.zeros(2)))
-
-    def covariance_root(self, x):
-        def apply(w):
-            z = jnp.asarray(ROOT) @ flat(w)
-            return Players(z[:2], z[2:])
-
-        return lx.FunctionLinearOperator(apply, jax.eval_shape(lambda: x))
 
 
 @pytest.mark.parametrize("name", FACTORIES)
@@ -153,7 +137,7 @@ def test_additive_noise_by_matrices(name, game, z):
         if game == "linear"
         else Forsaken()
     )
-    oracle, rho = Correlated(problem, 1.0), 0.3
+    oracle, rho = GaussianNoise(problem, covariance=SIGMA), 0.3
     J = jax.jacobian(lambda v: flat(problem.gradient(Players(v[:2], v[2:]))))(flat(z))
     F, one = np.asarray(flat(problem.gradient(z))), np.eye(4)
     field, S = {
@@ -173,7 +157,7 @@ def test_additive_noise_by_matrices(name, game, z):
 def test_euler_maruyama_at_the_learning_rate_is_the_algorithm(name, z):
     """On a linear field with additive noise, draw by draw."""
     problem = QuadraticGame([[1.0, 0.2], [-0.3, 2.0]], [0.5, -0.2], 0.7)
-    oracle, options = Correlated(problem, 1.0), options_of(name, -0.3)
+    oracle, options = GaussianNoise(problem, covariance=SIGMA), options_of(name, -0.3)
     process = OptimizerProcess(FACTORIES[name][0], {"learning_rate": ETA, **options}, oracle)
     sde = FACTORIES[name][1](oracle, ETA, **options)
     xi = [
@@ -182,7 +166,8 @@ def test_euler_maruyama_at_the_learning_rate_is_the_algorithm(name, z):
     ]
     draw = type(process.noise(z))(tuple(xi)) if name in SLOTS else xi[0]
     unit = jax.tree.unflatten(
-        jax.tree.structure(sde.brownian_structure(z)), jax.tree.leaves(process.brownian(z, draw))
+        jax.tree.structure(sde.brownian_structure(z)),
+        jax.tree.leaves(sde.shared(process.brownian(z, draw))),
     )
     stepped = process.step(0, process.init(z, None), draw).x
     solved = EulerMaruyama().step(sde, 0.0, sde.initial(z), ETA, unit).X
@@ -192,7 +177,7 @@ def test_euler_maruyama_at_the_learning_rate_is_the_algorithm(name, z):
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("name", FACTORIES)
 def test_multiplicative_noise_of_one_pair(name, shared, z):
-    """7-point rules in every normal, exact here, against the oracle's own 3-point ones."""
+    """Longer rules in every normal, exact too, against the oracle's own of 3 points."""
     lam, sigma, rho = 2.0, 0.8, 0.3
     oracle = MultiplicativeNoise(BilinearGame([lam]), sigma, shared=shared)
     z = Players(z.x[:1] + 0.2, z.y[:1] - 1.4)
@@ -218,7 +203,9 @@ def test_multiplicative_noise_of_one_pair(name, shared, z):
         np.testing.assert_allclose(np.trace(S), known, rtol=1e-12)
 
 
-def test_schedules_in_the_clock_of_the_steps(z):
+@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("noise", [GaussianNoise, MultiplicativeNoise])
+def test_schedules_in_the_clock_of_the_steps(name, noise, z):
     """ψ(t/η) multiplies drift and diffusion, ψ_ρ(t/η) multiplies ρ."""
 
     def psi(k):
@@ -227,16 +214,13 @@ def test_schedules_in_the_clock_of_the_steps(z):
     def slow(k):
         return (1 + ETA * k) ** -0.5
 
-    oracle, t = GaussianNoise(QuadraticGame([1.0, 2.0], 0.3), 0.5), 3.0
-    b, S = coefficients(SEG(oracle, ETA, 0.4, schedule=psi, rho_schedule=slow), z, t)
-    plain_b, plain_S = coefficients(SEG(oracle, ETA, 0.4 / 2), z)
-    np.testing.assert_allclose(b, plain_b / 4, rtol=1e-13)
+    SDE, t = FACTORIES[name][1], 3.0
+    oracle = noise(QuadraticGame([1.0, 2.0], 0.3), 0.5)
+    more = {"rho_schedule": slow} if name.startswith("seg") else {}
+    b, S = coefficients(SDE(oracle, ETA, schedule=psi, **options_of(name, 0.4), **more), z, t)
+    plain_b, plain_S = coefficients(SDE(oracle, ETA, **options_of(name, 0.4 / 2)), z)
+    np.testing.assert_allclose(b, plain_b / 4, rtol=1e-12)
     np.testing.assert_allclose(S, plain_S / 16, atol=1e-13)
-    for SDE in (SGDA, SHGD):
-        b, S = coefficients(SDE(oracle, ETA, schedule=psi), z, t)
-        plain_b, plain_S = coefficients(SDE(oracle, ETA), z)
-        np.testing.assert_allclose(b, plain_b / 4, rtol=1e-13)
-        np.testing.assert_allclose(S, plain_S / 16, atol=1e-13)
 
 
 def test_descent_ascent_is_sgd_on_the_field(z):
@@ -262,7 +246,7 @@ def test_bad_input(z):
             SDE(oracle, -1.0, **options)
         with pytest.raises(InputError, match="Quadratic is no game of two players"):
             SDE(GaussianNoise(Quadratic([1.0]), 1.0), ETA, **options)
-        with pytest.raises(InputError, match="schedule must be one positive number at every step"):
+        with pytest.raises(InputError, match="schedule must be one positive number, or 0"):
             SDE(oracle, ETA, schedule=lambda k: 1 - 0.01 * k, **options)
         with pytest.raises(InputError, match="schedule must be a function"):
             SDE(oracle, ETA, schedule=0.5, **options)
@@ -271,9 +255,16 @@ def test_bad_input(z):
         sde = SDE(oracle, ETA, **options)
         with pytest.raises(InputError, match="a game needs two players"):
             sde.drift(0.0, sde.initial(jnp.ones(4)), None)
-    with pytest.raises(InputError, match="rho must be finite"):
-        SEG(oracle, ETA, np.nan)
-    with pytest.raises(InputError, match="rho_schedule must be one positive number"):
+    for rho, message in ((np.nan, "rho must be finite"), ([0.1, 0.2], "rho must be one number")):
+        with pytest.raises(InputError, match=message):
+            SEG(oracle, ETA, rho)
+    with pytest.raises(InputError, match="rho must be one finite number"):
+        SEG(oracle, ETA, "0.1")
+    with pytest.raises(InputError, match=r"BilinearGame is no jaxsde\.oracles\.Oracle"):
+        SEG(oracle.problem, ETA, 0.1)
+    with pytest.raises(InputError, match="those of Agents come stacked"):
+        SHGD(Agents([oracle] * 2), ETA)
+    with pytest.raises(InputError, match="rho_schedule must be positive somewhere"):
         SEG(oracle, ETA, 0.1, rho_schedule=lambda k: 0.0)
     with pytest.raises(InputError, match="batches must be 1 or 2"):
         SHGD(oracle, ETA, 3)

@@ -1,5 +1,6 @@
 """Coefficients of the sharpness-aware SDEs against what one step of the algorithm does."""
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,10 +8,11 @@ import numpy as np
 import pytest
 import scipy.special
 
-from jaxsde import EulerMaruyama, InputError, OptimizerProcess, optimizers
-from jaxsde.oracles import FullBatch, GaussianNoise, MiniBatch, StudentTNoise
+from jaxsde import EulerMaruyama, InputError, OptimizerProcess, SDEProcess, optimizers, simulate
+from jaxsde.oracles import Agents, FullBatch, GaussianNoise, MiniBatch, StudentTNoise
 from jaxsde.problems import LogisticRegression, Problem, Quadratic
 from jaxsde.sdes import DNSAM, SAM, SGD, USAM
+from jaxsde.sdes._one_step import step_law
 from jaxsde.sdes._unit_vectors import unit_vector
 from jaxsde.theory.transfer_operator import chain_expectation, diffusion_expectation
 
@@ -258,21 +260,117 @@ def test_without_diffusion_the_drift_keeps_the_noises_part(x64):
 
 
 def test_a_sample_stands_for_draws_that_cannot_be_enumerated(x64):
-    """The sample's mean and covariance; of 20,000 draws they are the closed form's to their error.
+    """Of 20,000 draws E and Cov are the closed form's to their error, |∇f| below σ and above.
 
-    E and Cov of 3 + 6 numbers, each within 5 standard errors: false alarms below 1e-5, were the
-    sample not one and the same for ever.
+    2 x (3 + 6) numbers within 5 standard errors: false alarms below 1e-5, were the sample not one
+    and the same for ever.
     """
-    problem, scale, rho, m = Quadratic(H), 0.5, 0.4, 20_000
-    oracle, x = GaussianNoise(problem, scale), jnp.asarray(X) / 10
-    b, S = coefficients(SAM(oracle, ETA, rho), x)
-    sampled = SAM(oracle, ETA, rho, samples=m)
-    b_m, S_m = coefficients(sampled, x)
-    spread = rho * np.abs(np.linalg.eigvalsh(H)).max() / np.sqrt(m)  # of ρ H u, |u| = 1
-    assert np.abs(b_m - b).max() < 5 * spread
-    error = np.sqrt((np.outer(np.diag(S), np.diag(S)) + S**2) / m)
-    assert np.all(np.abs(S_m - S) < 5 * error)
-    np.testing.assert_array_equal(coefficients(sampled, x)[0], b_m)
+    problem, rho, m = Quadratic(H), 0.4, 20_000
+    for scale in (0.5, 0.05):
+        oracle, x = GaussianNoise(problem, scale), jnp.asarray(X) / 10
+        b, S = coefficients(SAM(oracle, ETA, rho), x)
+        b_m, S_m = coefficients(SAM(oracle, ETA, rho, samples=m), x)
+        spread = rho * np.abs(np.linalg.eigvalsh(H)).max() / np.sqrt(m)  # of ρ H u, |u| = 1
+        assert np.abs(b_m - b).max() < 5 * spread
+        error = np.sqrt((np.outer(np.diag(S), np.diag(S)) + S**2) / m)
+        assert np.all(np.abs(S_m - S) < 5 * error)
+        usam, _ = coefficients(USAM(oracle, ETA, rho), x)
+        assert np.abs(b - usam).max() > 20 * spread or scale == 0.5
+
+
+def test_a_sample_knows_what_is_known(x64):
+    """E p_c of USAM and DNSAM, so that additive noise has the exact drift; variances over m - 1."""
+    oracle, x = GaussianNoise(Quadratic(H), covariance=SIGMA), jnp.asarray(X)
+    for SDE in (USAM, DNSAM):
+        b, _ = coefficients(SDE(oracle, ETA, 0.1), x)
+        b_m, S = coefficients(SDE(oracle, ETA, 0.1, samples=4), x)
+        np.testing.assert_allclose(b_m, b, rtol=1e-12)
+        assert np.linalg.matrix_rank(S, tol=1e-9) == 3
+    law = step_law(oracle, x, samples=4)
+    g = jax.vmap(lambda c: oracle.sample_gradient(x, c))(law.draws[0])
+    _, S = coefficients(USAM(oracle, ETA, 0.0, samples=4), x)
+    np.testing.assert_allclose(S, np.cov(g.T), rtol=1e-12)
+    batches = MiniBatch(regression(), 8)  # H_c ∇f has a known mean, whatever the noise
+    x = jnp.array([0.4, -0.7, 0.3])
+    full = USAM(batches, ETA, 0.1, full_perturbation=True, covariance="none")
+    known = USAM(FullBatch(batches.problem), ETA, 0.1)
+    at = full.initial(x)
+    np.testing.assert_array_equal(full.drift(0.0, at, None).X, known.drift(0.0, at, None).X)
+
+
+def test_the_size_of_the_batch_and_micro_batches_with_additive_noise(x64):
+    """A batch divides Σ, in u's law too; M micro-batches divide S and share their mean motion."""
+    problem, x, rho = Quadratic(H), jnp.asarray(X) / 10, 0.4
+    for SDE in (USAM, DNSAM, SAM):
+        one = coefficients(SDE(GaussianNoise(problem, 0.5), ETA, rho), x)
+        four = coefficients(SDE(GaussianNoise(problem, 1.0, batch_size=4), ETA, rho), x)
+        for found, known in zip(four, one, strict=True):
+            np.testing.assert_allclose(found, known, rtol=1e-12)
+        oracle = GaussianNoise(problem, 0.5)
+        b, S = coefficients(SDE(oracle, ETA, rho, micro_batches=3), x)
+        np.testing.assert_allclose(b, one[0], rtol=1e-12)
+        np.testing.assert_allclose(S, one[1] / 3, rtol=1e-12)
+    factory = optimizers.usam(ETA, rho, micro_batches=3)
+    process, sde = OptimizerProcess(factory, oracle, ETA), USAM(oracle, ETA, rho, micro_batches=3)
+    draws = tuple(jnp.asarray(w) for w in np.random.default_rng(0).normal(size=(3, 3)))
+    slots = type(process.noise(x))(draws)
+    stepped = process.step(0, process.init(x, None), slots).x
+    unit = sde.shared(process.brownian(x, slots))
+    solved = EulerMaruyama().step(sde, 0.0, sde.initial(x), ETA, unit).X
+    np.testing.assert_allclose(solved, stepped, rtol=1e-13)
+
+
+def test_the_floor_is_not_of_the_closed_form(x64):
+    oracle, x = GaussianNoise(Quadratic([1.0, 2.0]), 0.1), jnp.array([0.2, -0.1])
+    plain, floored = (coefficients(SAM(oracle, ETA, 0.3, floor=f), x) for f in (1e-12, 1.0))
+    for found, known in zip(floored, plain, strict=True):
+        np.testing.assert_array_equal(found, known)
+
+
+@pytest.mark.parametrize("covariance", ["full", "first-order", "sgd", "none"])
+@pytest.mark.parametrize("SDE", [USAM, DNSAM, SAM])
+def test_a_point_of_several_arrays_is_one_vector(SDE, covariance, key):
+    """Two arrays a step on, as one array of their coordinates."""
+    problem, x = Quadratic(H), np.asarray(X / 10, np.float32)
+
+    class Parts(Problem):
+        def loss(self, x):
+            return problem.loss(jnp.concatenate([x["b"], x["a"].ravel()]))
+
+    sigma = np.diag([0.5, 0.5, 0.5]) ** 2 if SDE is not SAM else None
+    noise = {"scale": 0.5} if sigma is None else {"covariance": sigma}
+    ends = []
+    for of, x0 in ((problem, x), (Parts(), {"a": x[2:].reshape(1, 1), "b": x[:2]})):
+        sde = SDE(GaussianNoise(of, **noise), ETA, 0.1, covariance=covariance)
+        sizes = [leaf.shape for leaf in jax.tree.leaves(sde.brownian_structure(x0))]
+        assert sum(int(np.prod(shape)) for shape in sizes) == (
+            0 if covariance == "none" else 6 if SDE is SAM and covariance == "full" else 3
+        )
+        found = simulate(
+            SDEProcess(sde, ETA), x0, steps=3, paths=2000, key=key, records=[3],
+            observables={"loss": of.loss},
+        )  # fmt: skip
+        ends.append((found.mean("loss")[-1], found.standard_error("loss")[-1]))
+    (a, error_a), (b, error_b) = ends  # other draws of the same law: |z| > 5 with 6e-7
+    assert abs(a - b) <= 5 * np.hypot(error_a, error_b) + 1e-6
+
+
+def test_without_noise_diffrax_solves_the_drift(x64):
+    x, rho = jnp.asarray(X), 0.3
+    for sde in (USAM(FullBatch(Quadratic(H)), ETA, rho), SAM(FullBatch(Quadratic(H)), ETA, rho)):
+        solved = diffrax.diffeqsolve(
+            sde.terms(), diffrax.Tsit5(), 0.0, 0.2, 0.05, sde.initial(x)
+        ).ys.X[0]
+        time = np.linspace(0, 0.2, 2001)
+        y = sde.initial(x)
+        for t, dt in zip(time, np.diff(time), strict=False):
+            y = jax.tree.map(lambda y, b, dt=dt: y + dt * b, y, euler_drift(sde, t, y))
+        np.testing.assert_allclose(solved, y.X, atol=2e-3)
+
+
+@eqx.filter_jit
+def euler_drift(sde, t, y):
+    return sde.drift(t, y, None)
 
 
 def test_general_noise_needs_a_sample(x64):
@@ -363,6 +461,8 @@ def test_bad_input(SDE):
         ((oracle, ETA, 0.1), {"samples": 1}, "samples must be a whole number of at least 2"),
         ((oracle, ETA, 0.1), {"covariance": "fulll"}, "did you mean full"),
         ((StudentTNoise(Quadratic(H), 1.0, 2.0), ETA, 0.1), {}, "does not exist"),
+        ((Quadratic(H), ETA, 0.1), {}, "Quadratic is no jaxsde.oracles.Oracle"),
+        ((Agents([oracle] * 2), ETA, 0.1), {}, "those of Agents come stacked"),
     ]:
         with pytest.raises(InputError, match=message):
             SDE(*arguments, **options)

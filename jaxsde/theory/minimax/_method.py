@@ -42,9 +42,7 @@ def seg(rho: float, independent: bool = False) -> Method:
     Raises:
         InputError: ρ is not one finite number.
     """
-    _checks.finite("rho", rho)
-    if np.ndim(rho) != 0:
-        raise _checks.InputError(f"rho must be one number, got shape {np.shape(rho)}")
+    _checks.finite_number("rho", rho)
     return Method(float(rho), bool(independent))
 
 
