@@ -41,7 +41,7 @@ def test_track_prints_draws_and_saves(tmp_path, capsys):
 
 def test_a_method_for_games_plays_one_unless_told_otherwise(tmp_path, capsys):
     run(tmp_path, "seg")
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
     assert "two players, xᵀ A x/2 + xᵀ B y - yᵀ A y/2" in printed
     assert "closed forms of the first two moments" in printed
     ensemble = jaxsde.load(tmp_path / "track-seg-quadratic-game.nc")

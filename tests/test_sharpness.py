@@ -170,8 +170,8 @@ def test_dnsam_has_its_stationary_law_at_minima_and_at_maxima_alike(curvature, k
 def test_dnsam_hovers_around_a_saddle_at_its_working_scale(d, key):
     """In five dimensions; in two the chain has no variance, and the ensemble says so.
 
-    With curvatures of one sign and n far below ρ the median of |∇f| is 1.06 n by the Gamma law. Here
-    n = 0.23 ρ, and eight keys gave 1.132 to 1.153.
+    With curvatures of one sign and n far below ρ the median of |∇f| is 1.06 n by the Gamma law.
+    Here n = 0.23 ρ, and eight keys gave 1.132 to 1.153.
     """
     rho, sigma = 0.2, 0.1
     curvatures = np.append(np.ones(d - 1), -1)
