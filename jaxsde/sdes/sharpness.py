@@ -270,7 +270,7 @@ class DNSAM(_Normalized):
     whose drift is -∇(f + ρ |∇f|). (arXiv 2301.08203.) For other noise it is no gradient: the
     published one is then O(ρ) off, by ρ ∇tr Σ/(2n). The coefficients are singular where ∇f = 0 and
     Euler's steps jump there. Where x has one or two coordinates the optimizer and they have no
-    variance: compare quantiles, or raise the `floor`, the least n.
+    variance, and jump out of saddles: compare quantiles, or raise the `floor`, the least n.
 
     Args:
         oracle: as in `USAM`.
