@@ -23,8 +23,9 @@ def dnsam_working_scale(
 
     There the two terms in ρ that matter near a critical point balance in d/dt E|Y|²/2
     (`dnsam_lyapunov_rate`): -ρ n and η σ² ρ² tr(H²)/(2 n²). So X keeps its distance from the point,
-    and stays near a saddle where n* ≪ ρ |λ*| and d > 2; with d <= 2 its chains jump out. For H = λ I, of either sign, and n ≪ ρ |λ|,
-    stationary n³ has the Gamma law of shape (d+2)/3 and scale 3 n*³/d, with E n³ = (1 + 2/d) n*³.
+    and stays near a saddle where n* ≪ ρ |λ*| and d > 2; with d <= 2 its chains jump out. For
+    H = λ I, of either sign, and n ≪ ρ |λ|, stationary n³ has the Gamma law of shape (d+2)/3 and
+    scale 3 n*³/d, with E n³ = (1 + 2/d) n*³.
 
     Source: derived here.
 
