@@ -61,6 +61,7 @@ class OptimizerProcess(eqx.Module):
     hyperparameters: dict[str, Any] | None
     oracle: Oracle
     dt: Float[Array, ""]
+    asks_elsewhere: bool = eqx.field(static=True)
     t0: float = eqx.field(static=True, default=0.0)
 
     @overload
@@ -102,7 +103,8 @@ class OptimizerProcess(eqx.Module):
             raise _checks.InputError(f"{type(self.oracle).__name__} is no jaxsde.oracles.Oracle")
         _checks.positive_number("dt", dt)
         self.dt = jnp.asarray(dt, float)
-        self._transformation()  # a factory's own checks, before its values are traced
+        update = self._transformation().update  # a factory's own checks come before any tracing
+        self.asks_elsewhere = "grad_fn" in inspect.signature(update).parameters
 
     def _transformation(self) -> optax.GradientTransformation:
         optimizer = self.optimizer
@@ -144,7 +146,7 @@ class OptimizerProcess(eqx.Module):
 
     def _slots(self, x0: PyTree) -> int:
         """How many draws a step asks for."""
-        if "grad_fn" not in inspect.signature(self._transformation().update).parameters:
+        if not self.asks_elsewhere:
             return 1
         asked = [0]
         dtype = jnp.result_type(float, *jax.tree.leaves(x0))
