@@ -6,8 +6,8 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Scalar
 
 from jaxsde import _checks
@@ -45,9 +45,4 @@ class Problem(eqx.Module):
 
     def norms(self, x: Any, /) -> Scalar:
         """|x| + |∇f(x)|, Euclidean over all arrays (arXiv 2301.08203)."""
-        return norm(x) + norm(self.gradient(x))
-
-
-def norm(tree: Any) -> Scalar:
-    """The Euclidean norm over all arrays of a pytree."""
-    return jnp.sqrt(sum((jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)), jnp.zeros(())))
+        return optax.tree.norm(x) + optax.tree.norm(self.gradient(x))

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from jaxsde import _checks
-from jaxsde.problems._problem import Problem, norm
+from jaxsde.problems._problem import Problem
 
 Diagonal = Float[Array, " d"]
 Matrix = Float[Array, "dx dy"]
@@ -92,7 +93,7 @@ class Game(Problem):
     def norms(self, z: Players, /) -> Scalar:
         """|x| + |y|."""
         check_players(z)
-        return norm(z.x) + norm(z.y)
+        return optax.tree.norm(z.x) + optax.tree.norm(z.y)
 
 
 class QuadraticGame(Game):
