@@ -16,7 +16,7 @@ ALLOWED = {  # room: the rooms of ours it may import; everyone may use _checks a
     "theory": {"problems"},
     "engine": set(),
     "processes": {"oracles", "sdes", "engine"},
-    "analysis": {"engine", "processes", "theory"},
+    "analysis": {"problems", "oracles", "optimizers", "sdes", "engine", "processes", "theory"},
     "_checks": set(),
     "_files": set(),
 }

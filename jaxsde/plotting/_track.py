@@ -1,17 +1,16 @@
-"""Figures: matplotlib axes in, matplotlib axes out; `save` writes a file whole or not at all."""
+"""Optimizer against SDE over time."""
 
-import os
 from typing import Any
 
 import numpy as np
 
-from jaxsde import _checks, _files
+from jaxsde import _checks
 from jaxsde.analysis import Comparison
 from jaxsde.analysis.compare import estimates
 from jaxsde.engine import Ensemble
 from jaxsde.families import Laws
+from jaxsde.plotting._style import LAW, OPTIMIZER, SDE, tidy
 
-OPTIMIZER, SDE, LAW = "#0072b2", "#d55e00", "#444444"  # distinct to the colour-blind
 LARGEST = 1e100  # beyond which a logarithmic axis fails
 
 
@@ -87,7 +86,7 @@ def expected(
         f"expected {observable}" if means else f"median {observable}; the mean may not exist"
     )
     axes.legend(frameon=False)
-    _tidy(axes)
+    tidy(axes)
     return axes
 
 
@@ -130,7 +129,7 @@ def difference(axes: Any, comparison: Comparison, observable: str = "loss") -> A
         decade = np.ceil(np.log10(max(reach / 300, 1e-300)))  # whole, or its ticks meet at 0
         axes.set_yscale("symlog", linthresh=10.0**decade)
     axes.legend(frameon=False)
-    _tidy(axes)
+    tidy(axes)
     return axes
 
 
@@ -156,20 +155,10 @@ def final_law(axes: Any, ensemble: Ensemble, observable: str = "loss") -> Any:
             label="SDE" if side == "sde" else side,
         )  # fmt: skip
     axes.legend(frameon=False)
-    _tidy(axes)
+    tidy(axes)
     return axes
 
 
 def _shown(time: np.ndarray) -> slice:
     """Without a start at time 0, which a logarithmic axis cannot show."""
     return slice(1, None) if len(time) > 2 and time[0] <= 0 else slice(None)
-
-
-def _tidy(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def save(figure: Any, path: str | os.PathLike) -> None:
-    """Writes the figure, in the format of the path's suffix."""
-    with _files.atomic(path) as temporary:
-        figure.savefig(temporary, dpi=150)
