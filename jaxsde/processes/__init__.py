@@ -10,4 +10,6 @@ from jaxsde.processes._paired import Paired as Paired
 from jaxsde.processes._paired import PairedDraw as PairedDraw
 from jaxsde.processes._paired import Sides as Sides
 from jaxsde.processes._paired import Unit as Unit
+from jaxsde.processes._refined import Levels as Levels
+from jaxsde.processes._refined import Refined as Refined
 from jaxsde.processes._sde import SDEProcess as SDEProcess

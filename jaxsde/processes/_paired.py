@@ -171,13 +171,15 @@ class Paired(eqx.Module):
         unit = Unit(optimizer if shared else None, sde[shared:])
         return PairedDraw((unit,) * self.substeps, None if shared else optimizer)
 
-    def _optimizer_draw(self, draw: PairedDraw) -> PyTree:
+    def optimizer_draw(self, draw: PairedDraw) -> PyTree:
+        """What the optimizer's step consumes of a draw."""
         if draw.own is not None:
             return draw.own
         shared = [unit.shared for unit in draw.unit]
         return jax.tree.map(lambda *xi: sum(xi[1:], xi[0]) / np.sqrt(len(xi)), *shared)
 
-    def _sde_draw(self, x: PyTree, unit: Unit) -> PyTree:
+    def sde_draw(self, x: PyTree, unit: Unit) -> PyTree:
+        """What a step of the SDE consumes of a substep's draw."""
         structure = jax.tree.structure(self.sde.noise(x), is_leaf=is_draw)
         shared = []
         if unit.shared is not None:
@@ -186,27 +188,28 @@ class Paired(eqx.Module):
 
     def init(self, x0: PyTree, draw: PairedDraw) -> Sides:
         """Both sides at x0."""
-        optimizer = self.optimizer.init(x0, self._optimizer_draw(draw))
-        return Sides(optimizer, self.sde.init(x0, self._sde_draw(x0, draw.unit[0])))
+        optimizer = self.optimizer.init(x0, self.optimizer_draw(draw))
+        return Sides(optimizer, self.sde.init(x0, self.sde_draw(x0, draw.unit[0])))
 
     def step(self, k, state: Sides, draw: PairedDraw) -> Sides:
         """One step of the optimizer, s of the SDE."""
-        optimizer = self.optimizer.step(k, state.optimizer, self._optimizer_draw(draw))
+        optimizer = self.optimizer.step(k, state.optimizer, self.optimizer_draw(draw))
+        return Sides(optimizer, self.sde_step(k, state.sde, optimizer, draw.unit))
+
+    def sde_step(self, k, sde: PyTree, optimizer: PyTree, units: tuple[Unit, ...]) -> PyTree:
+        """The SDE's state after s steps; the optimizer's, which stands there, during a warm-up."""
 
         def solve():
-            sde = state.sde
-            for i, unit in enumerate(draw.unit):
+            state = sde
+            for i, unit in enumerate(units):
                 step = k * float(self.substeps) + i  # beyond int32 too
-                xi = self._sde_draw(self.sde.position(sde), unit)
-                sde = self.sde.step_from(self.t0 + step * self.sde.dt, sde, xi)
-            return sde
-
-        def take_over():
-            return self.sde.sde.resumed(*optimizer)
+                xi = self.sde_draw(self.sde.position(state), unit)
+                state = self.sde.step_from(self.t0 + step * self.sde.dt, state, xi)
+            return state
 
         if self.warm_up is None:
-            return Sides(optimizer, solve())
-        return Sides(optimizer, jax.lax.cond(k < self.warm_up, take_over, solve))
+            return solve()
+        return jax.lax.cond(k < self.warm_up, lambda: self.sde.sde.resumed(*optimizer), solve)
 
     def position(self, state: Sides) -> Sides:
         """Both positions."""

@@ -1,0 +1,316 @@
+"""The study: surrogates, a pilot that allocates the paths, the run that gives the intervals."""
+
+import time as clock
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+from jaxtyping import Float, PRNGKeyArray, PyTree
+
+from jaxsde import _checks
+from jaxsde.analysis.weak_error import _surrogate
+from jaxsde.analysis.weak_error._controlled import Controlled, Seen
+from jaxsde.analysis.weak_error._order import Order, fit_order, paths_for
+from jaxsde.analysis.weak_error._result import ObservableError, WeakError
+from jaxsde.engine import Progress, RandomStart, simulate, with_covariance
+from jaxsde.engine.observables import as_observable
+from jaxsde.processes import OptimizerProcess, Refined
+from jaxsde.sdes import SDE
+
+FIT = 2048  # paths of the surrogates' fit
+BLOCK = 4096  # paths of the pilot, and of which a final run has a whole number: one compilation
+MARGIN = 0.8  # of the width asked for that the pilot aims at
+RELATIVE = 0.05  # standard error aimed at where the pilot can fit no order
+SHOWN = 3  # errors from which an order can be read
+
+
+class Case(NamedTuple):
+    """One learning rate: its process and what is seen of it after `steps`."""
+
+    process: Controlled
+    seen: dict[str, Seen]
+    steps: int
+    keys: PRNGKeyArray
+
+
+class Sample(NamedTuple):
+    """Means and covariance of what `Seen` gives, over n paths."""
+
+    mean: Float[np.ndarray, " v"]
+    covariance: Float[np.ndarray, "v v"]
+    n: int
+
+
+class Coefficients(NamedTuple):
+    """Of everything seen, in the error and in the integrator's last correction."""
+
+    error: Float[np.ndarray, " v"]
+    correction: Float[np.ndarray, " v"]
+
+
+def weak_error(
+    optimizer: Callable[[float], OptimizerProcess],
+    sde: Callable[[float], SDE],
+    x0: PyTree | RandomStart,
+    *,
+    learning_rates: Sequence[float],
+    time: float,
+    key: PRNGKeyArray,
+    observables: Mapping[str, Callable] | None = None,
+    substeps: int = 1,
+    levels: int = 3,
+    warm_up: float | None = None,
+    width: float = 0.1,
+    paths: int = 2**16,
+    confidence: float = 0.95,
+    progress: Callable[[Progress], None] | None = None,
+) -> WeakError:
+    """Measures E g(x_k) - E g(X_t) at t = t0 + k dt for several learning rates, and its order.
+
+    The SDE is solved by Euler-Maruyama at the steps h = dt/substeps, h/2, ..., h/2^(levels - 1) and
+    extrapolated to step 0 (Richardson; Talay and Tubaro 1990), so that the integrator's error is of
+    order h^levels; its last correction is reported. Optimizer and levels share one Brownian motion
+    where they can (`Paired`), and each side has a linear surrogate driven by its own noise whose
+    exactly known moments are control variates. A pilot fits the surrogates, the controls'
+    coefficients and the paths each learning rate needs for an order's interval of `width`. The
+    final run has noise of its own and alone gives estimates and intervals, so these are unbiased.
+
+    Args:
+        optimizer: maps a learning rate to the optimizer's process. Averages must keep their time:
+            decay = 1 - ρ dt with ρ fixed.
+        sde: maps a learning rate to the SDE.
+        x0: the start, in float64.
+        learning_rates: η, at least three for an order, each with `time` a multiple of its dt.
+        time: after t0, in the SDE's clock.
+        key: of the noise.
+        observables: functions g of the position; those of the problem by default. The components of
+            an array count as observables of their own. Controls need g to be smooth.
+        substeps: of the coarsest level.
+        levels: of the extrapolation. With two more than the SDE's order the integrator's error is
+            two orders in h below the one that is measured.
+        warm_up: time for which the SDE's side is the optimizer, as in `Paired`.
+        width: of the order's interval, aimed at.
+        paths: at a learning rate, at most.
+        confidence: of every interval, one by one.
+        progress: called while it runs.
+
+    Returns:
+        Errors with intervals, the fitted orders (`fit_order`), and a verdict in words.
+
+    Raises:
+        InputError: JAX not in float64, a time that is no multiple of a step, fewer than two
+            learning rates or levels, an observable of the state.
+    """
+    if jnp.result_type(float) != np.float64:
+        raise _checks.InputError(
+            "weak errors need float64: call jax.config.update('jax_enable_x64', True) first"
+        )
+    rates = np.unique(np.asarray(learning_rates, float))[::-1]
+    _checks.positive("learning_rates", rates)
+    _checks.positive("width", width)
+    most = _checks.at_least("paths", paths, BLOCK)
+    if len(rates) < 2 or len(rates) < np.size(learning_rates):
+        raise _checks.InputError("learning_rates must be at least two different ones")
+    _checks.at_least("levels", levels, 2)
+    began = clock.monotonic()
+    if not isinstance(x0, RandomStart):
+        x0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), x0)
+    chains = [_chain(optimizer, sde, eta, time, substeps, levels, warm_up) for eta in rates]
+    steps = [_whole(time, chain.dt, eta) for chain, eta in zip(chains, rates, strict=True)]
+    bar = _Bar(progress, sum(steps) * BLOCK)
+    keys = jax.random.split(key, (len(rates), 3))
+    cases = [
+        _case(chain, x0, k, max(steps), own, observables)
+        for chain, k, own in zip(chains, steps, keys, strict=True)
+    ]
+    pilots = [_run(case, x0, BLOCK, 1, bar) for case in cases]
+    coefficients = [
+        {
+            name: Coefficients(
+                _controls(sample, _difference(levels)), _controls(sample, _correction(levels))
+            )
+            for name, sample in pilot.items()
+        }
+        for pilot in pilots
+    ]
+    h = np.array([float(chain.dt) for chain in chains])
+    needed = _allocate(pilots, coefficients, h, np.array(steps), width, confidence)
+    n = BLOCK * np.clip(np.ceil(needed / BLOCK), 1, most // BLOCK).astype(int)
+    bar.total += int(np.sum(n * steps))
+    finals = [_run(case, x0, int(m), 2, bar) for case, m in zip(cases, n, strict=True)]
+    counts = [substeps * 2**j for j in range(levels)]
+    errors = {
+        name: _errors(
+            [final[name] for final in finals], [c[name] for c in coefficients], h, counts,
+            confidence,
+        )
+        for name in finals[0]
+    }  # fmt: skip
+    used = np.array([min(s.n for s in final.values()) for final in finals]) / n
+    end = float(chains[0].t0) + time
+    return WeakError(
+        rates, h, np.array(steps), n, used, end, confidence, counts[-1], errors,
+        clock.monotonic() - began,
+    )  # fmt: skip
+
+
+class _Bar:
+    """Progress over several runs."""
+
+    def __init__(self, progress: Callable[[Progress], None] | None, total: int):
+        self.progress, self.total, self.done, self.began = progress, total, 0, clock.monotonic()
+
+    def __call__(self, run: Progress) -> None:
+        if self.progress is not None:
+            elapsed = clock.monotonic() - self.began
+            self.progress(Progress(self.done + run.done, self.total, elapsed))
+        if run.done == run.total:
+            self.done += run.total
+
+
+def _chain(optimizer, sde, eta: float, time, substeps, levels, warm_up) -> Refined:
+    process = optimizer(float(eta))
+    k0 = None if warm_up is None else _whole(warm_up, process.dt, eta)
+    chain = Refined(process, sde(float(eta)), substeps, levels, k0)
+    _whole(time, chain.dt, eta)
+    return chain
+
+
+def _whole(time: float, dt: Any, eta: float) -> int:
+    """The number of steps in a time."""
+    dt = float(dt)
+    k = int(np.rint(time / dt)) if time > 0 else 0
+    if k < 1 or abs(time / dt - k) > 1e-6 * k:
+        near = max(k, 1)
+        raise _checks.InputError(
+            f"time {time:g} is no multiple of the step {dt:g} at learning rate {eta:g}: choose "
+            f"learning rates with steps {time:g}/k, such as {time / near:g}"
+        )
+    return k
+
+
+def _case(chain: Refined, x0, steps: int, longest: int, keys, observables) -> Case:
+    x = x0.struct(jnp.result_type(float)) if isinstance(x0, RandomStart) else x0
+    surrogates = _surrogate.fit(chain, x0, steps, longest, FIT, keys[0])
+    watched = chain.pairs[0].observables() if observables is None else observables
+    seen = {}
+    for name, given in watched.items():
+        observable = as_observable(given)
+        if observable.of_state:
+            raise _checks.InputError(f"observable {name!r} is of the state: give one of x")
+        shape = jax.eval_shape(observable.fn, x).shape
+        for i in range(int(np.prod(shape))):
+            of = Seen.of(observable.fn, i, chain, x, surrogates)
+            seen[f"{name}[{i}]" if shape else name] = of
+    return Case(Controlled.of(chain, surrogates), seen, steps, keys)
+
+
+def _run(case: Case, x0, paths: int, key: int, bar: _Bar) -> dict[str, Sample]:
+    ensemble = simulate(
+        case.process, x0, steps=case.steps, paths=paths, chunk=BLOCK, records=[case.steps],
+        key=case.keys[key], progress=bar,
+        observables={name: with_covariance(seen) for name, seen in case.seen.items()},
+    )  # fmt: skip
+    return {
+        name: Sample(
+            ensemble.mean(name)[0], ensemble.covariance(name)[0], int(ensemble.used(name)[0])
+        )
+        for name in case.seen
+    }
+
+
+def extrapolation(levels: int) -> Float[np.ndarray, " levels"]:
+    """w with Σ w = 1 and Σ w_j 2^(-j m) = 0 for m = 1, ..., levels - 1: Richardson's weights."""
+    powers = 0.5 ** np.outer(np.arange(levels), np.arange(levels))  # row m, column j
+    return np.linalg.solve(powers, np.eye(levels)[0])
+
+
+def _difference(levels: int) -> Float[np.ndarray, " sides"]:
+    """Coefficients of the sides in the error: the optimizer less the extrapolated SDE."""
+    return np.concatenate([[1.0], -extrapolation(levels)])
+
+
+def _correction(levels: int) -> Float[np.ndarray, " sides"]:
+    """Coefficients of the sides in what the coarsest level adds to the extrapolation."""
+    return np.concatenate([[0.0], extrapolation(levels)]) - np.concatenate(
+        [[0.0, 0.0], extrapolation(levels - 1)]
+    )
+
+
+def _controls(sample: Sample, of_sides: Float[np.ndarray, " sides"]) -> Float[np.ndarray, " v"]:
+    """Coefficients of everything seen: those given of the sides, less what controls know of it.
+
+    A perfect surrogate's controls have the coefficients of its side; least squares correct them.
+    """
+    levels = len(of_sides) - 1
+    base = np.concatenate([of_sides, -np.repeat(of_sides, 2)])
+    C = sample.covariance[levels + 1 :, levels + 1 :]
+    scale = np.sqrt(np.diag(C))
+    unit = 1 / np.where(scale > 0, scale, 1)
+    inverse = np.linalg.pinv(C * np.outer(unit, unit), rcond=1e-9, hermitian=True)
+    beta = unit * (inverse @ (unit * (sample.covariance[levels + 1 :] @ base)))
+    better = np.concatenate([of_sides, base[levels + 1 :] - beta])
+    plain = np.concatenate([of_sides, np.zeros(len(beta))])
+    return min((plain, base, better), key=lambda a: a @ sample.covariance @ a)
+
+
+def _estimate(sample: Sample, a: np.ndarray, paths: int | None = None) -> tuple[float, float]:
+    """aᵀ mean and its standard error, which is at least rounding."""
+    n = sample.n if paths is None else paths
+    sides = np.abs(a[: len(a) // 3] * sample.mean[: len(a) // 3])
+    rounding = 64 * np.finfo(float).eps * np.sum(sides)
+    variance = max(float(a @ sample.covariance @ a), 0.0)
+    return float(a @ sample.mean), float(np.hypot(np.sqrt(variance / max(n, 1)), rounding))
+
+
+def _allocate(pilots, coefficients, h, steps, width, confidence) -> Float[np.ndarray, " L"]:
+    """Paths for the width asked for, of the observable that needs most."""
+    needed = np.zeros(len(h))
+    for name in pilots[0]:
+        samples = [
+            (pilot[name], c[name].error) for pilot, c in zip(pilots, coefficients, strict=True)
+        ]
+        e, s = np.array([_estimate(*sample) for sample in samples]).T
+        deviation = np.array([_estimate(*sample, 1)[1] for sample in samples])
+        if _order(h, e, s, confidence) is None:
+            needed = np.maximum(needed, (deviation / (RELATIVE * np.maximum(np.abs(e), s))) ** 2)
+        else:
+            n = paths_for(MARGIN * width, h, e, deviation, steps, confidence)
+            needed = np.maximum(needed, n)
+    return needed
+
+
+def _order(h, e, s, confidence) -> Order | None:
+    """The fit, where three errors are shown and all have one sign."""
+    shown = np.abs(e) > s * scipy.stats.norm.isf((1 - confidence) / 2)
+    if shown.sum() < SHOWN or len(np.unique(np.sign(e[shown]))) > 1:
+        return None
+    return fit_order(h, e, s, confidence)
+
+
+def _errors(
+    samples: list[Sample], coefficients: list[Coefficients], h: np.ndarray, counts: list[int],
+    confidence: float,
+) -> ObservableError:  # fmt: skip
+    levels = len(counts)
+    e, s = np.array(
+        [_estimate(sample, a.error) for sample, a in zip(samples, coefficients, strict=True)]
+    ).T
+    reach = s * scipy.stats.norm.isf((1 - confidence) / 2)
+    means = np.array([sample.mean[: levels + 1] for sample in samples])
+    weights = extrapolation(levels)
+    bias = [_estimate(s, a.correction)[0] for s, a in zip(samples, coefficients, strict=True)]
+    work = (1 + counts[-1]) / (1 + sum(counts))  # of a pair of independent runs, and of this one
+    apart, paired = np.zeros(len(h)), np.zeros(len(h))
+    for i, sample in enumerate(samples):
+        variance = np.diag(sample.covariance)
+        apart[i] = np.sqrt((variance[0] + variance[levels]) / max(sample.n, 1) * work)
+        a = np.concatenate([_difference(levels), np.zeros(len(variance) - levels - 1)])
+        paired[i] = _estimate(sample, a)[1]
+    return ObservableError(
+        e, s, e - reach, e + reach, means[:, 0], means[:, 1:] @ weights, np.array(bias),
+        apart / s, apart / paired, _order(h, e, s, confidence),
+    )  # fmt: skip
