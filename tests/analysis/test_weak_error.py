@@ -5,9 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.special
 import scipy.stats
 
-from jaxsde import InputError, OptimizerProcess, Paired, SDEProcess, oracles, sdes, simulate, theory
+from jaxsde import (
+    InputError,
+    OptimizerProcess,
+    Paired,
+    SDEProcess,
+    engine,
+    oracles,
+    plotting,
+    sdes,
+    simulate,
+    theory,
+    with_covariance,
+)
 from jaxsde.analysis import ObservableError, WeakError, fit_order, weak_error
 from jaxsde.analysis.weak_error import _study, _surrogate
 from jaxsde.engine import Index, Normal, Rademacher, StudentT, Uniform
@@ -134,3 +147,162 @@ def test_known_errors_lie_in_their_intervals(small_blocks, key):
     assert np.all(study.errors["loss"].gain > 100)
     assert "order 1, and no other whole one" in study.verdict
     assert study.to_xarray()["loss.error"].dims == ("learning_rate",)
+
+
+def study_of(seed, **settings):
+    return weak_error(
+        sgd, sgd_sde, START, learning_rates=[1 / 6, 1 / 12, 1 / 24, 1 / 48], time=1.0,
+        key=jax.random.key(seed), observables={"fourth": fourth}, paths=256, levels=4, **settings,
+    )  # fmt: skip
+
+
+def known(h):
+    return np.array(
+        [exact_fourth(eta, theory.discrete) - exact_fourth(eta, theory.sde) for eta in h]
+    )
+
+
+@pytest.mark.slow
+def test_both_stages_cover_a_known_error(small_blocks):
+    """200 studies; at 95 % fewer than 180 cover with probability 0.002, each of five times."""
+    covered, orders, exact = np.zeros(4), 0, None
+    for seed in range(200):
+        study = study_of(seed)
+        exact = known(study.dt) if exact is None else exact
+        found = study.errors["fourth"]
+        covered += (found.lower <= exact) & (exact <= found.upper)
+        orders += found.order.lower <= 1 <= found.order.upper
+    assert np.all(covered >= 180), covered
+    assert orders >= 180
+
+
+def test_final_runs_cover_a_known_error(small_blocks):
+    """200 final runs after one pilot; fewer than 180 cover with probability 0.002."""
+    eta, steps = 1 / 24, 24
+    chain = Refined(sgd(eta), sgd_sde(eta), 1, 4)
+    case = _study._case(
+        chain, jnp.asarray(START), steps, 48, jax.random.split(jax.random.key(0), 3),
+        {"fourth": fourth},
+    )  # fmt: skip
+    process, n = case.process, 256
+    seen = {"fourth": with_covariance(case.seen["fourth"])}
+
+    @jax.jit
+    @jax.vmap
+    def run(key):
+        paths = engine.start(process, jnp.asarray(START), key, n)
+        _, found = engine.evolve(process, paths, key, 0, 0, jnp.array([steps]), seen)
+        return found["fourth"].moments
+
+    moments = run(jax.random.split(jax.random.key(1), 201))
+    pilot, *finals = [
+        _study.Sample(mean, deviation / (n - 1), n)
+        for mean, deviation in zip(
+            np.asarray(moments.mean[:, 0]), np.asarray(moments.deviation[:, 0]), strict=True
+        )
+    ]
+    a, exact = _study._controls(pilot, _study._difference(4)), known([eta])[0]
+    errors = np.array([_study._estimate(final, a) for final in finals])
+    covered = np.sum(np.abs(errors[:, 0] - exact) <= 1.96 * errors[:, 1])
+    assert 180 <= covered < 200  # all 200 with probability 3e-5: the interval is not too wide
+
+
+def test_signs_reproduce_the_errors_of_the_lattice_law(key):
+    """SignSGD's error constants on x²/2, and the study's intervals around them."""
+    sigma, x0, time = 1.0, 1.5, 1.5
+    rates = np.array([0.1, 0.05, 0.025, 0.0125])
+    exact = {"x": [], "loss": []}
+    functions = {"x": lambda y: y, "loss": lambda y: y**2 / 2}
+
+    def mean_sign(y):
+        return scipy.special.erf(y / sigma / np.sqrt(2))
+
+    for eta in rates:
+        steps = round(time / eta)
+        chain = theory.sign.lattice_moments(
+            lambda y: y, lambda z: scipy.stats.norm.cdf(z / sigma), eta, x0, steps, functions
+        )
+        for name, fn in functions.items():
+            sde = theory.backward_equation.expectation(
+                fn, lambda y: -mean_sign(y),
+                lambda y, eta=eta: np.sqrt(eta * np.maximum(1 - mean_sign(y) ** 2, 0)),
+                x0, time, domain=(-4.0, 5.0), tolerance=1e-7,
+            )  # fmt: skip
+            exact[name].append(chain[name][steps] - sde)
+    constants = {name: np.abs(of) / rates for name, of in exact.items()}
+    np.testing.assert_allclose(constants["x"], [0.156, 0.155, 0.154, 0.154], atol=6e-4)
+    np.testing.assert_allclose(constants["loss"], [0.072, 0.077, 0.080, 0.081], atol=6e-4)
+    for name in functions:
+        assert fit_order(rates, exact[name]).whole() == 1
+
+
+@pytest.fixture(scope="module")
+def hand_made():
+    """Three studies in one: a clean slope, a change of sign, and nothing but noise."""
+    h = np.array([0.2, 0.1, 0.05, 0.025])
+
+    def found(error, error_of, bias=0.0):
+        s = np.full(4, error_of)
+        fit = _study._order(h, error, s, 0.95)
+        ones = np.ones(4)
+        return ObservableError(
+            error, s, error - 2 * s, error + 2 * s, ones, ones - error, bias * ones, 5 * ones,
+            2 * ones, fit,
+        )  # fmt: skip
+
+    errors = {
+        "clean": found(h * np.exp(-h), 1e-5),
+        "flips": found(h * (h - 0.07), 1e-5),
+        "hidden": found(1e-6 * h, 1e-5),
+        "last two hidden": found(np.array([0.04, 0.01, 0.0025, 0.0006]), 1e-3),
+        "biased": found(h * np.exp(-h), 1e-5, bias=0.02),
+    }
+    steps, paths = np.array([5, 10, 20, 40]), np.full(4, 4096)
+    return WeakError(h, h, steps, paths, np.array([1, 1, 0.5, 1]), 1.0, 0.95, 4, errors, 1.0)
+
+
+def test_the_verdict_says_what_was_shown(hand_made):
+    lines = dict(line.split(": ", 1) for line in hand_made.verdict.splitlines()[:-1])
+    assert "order 1, and no other whole one" in lines["clean"]
+    assert "changes sign between learning rates 0.1 and 0.05" in lines["flips"]
+    assert "no order: the error is shown at 0 of 4" in lines["hidden"]
+    assert "at most 2" in lines["hidden"]
+    assert "shown at 3 of 4" not in lines["last two hidden"]
+    assert "Below the noise at learning rate 0.025" in lines["last two hidden"]
+    assert "more than the noise: raise substeps or levels" in lines["biased"]
+    assert "5 to 5 times below" in lines["clean"]
+    assert hand_made.verdict.splitlines()[-1].startswith("Conditional on survival: only 50.0%")
+    assert "learning rate 0.05" in hand_made.verdict.splitlines()[-1]
+
+
+def test_the_figure_shows_errors_bounds_and_order(hand_made):
+    figure = plotting.weak_error(hand_made, title="a title")
+    labels = [{text.get_text() for text in axes.get_legend().get_texts()} for axes in figure.axes]
+    assert len(labels) == 5
+    assert {"optimizer - SDE > 0", "integrator's last correction"} < labels[0]
+    assert any(label.startswith("leading term, order ") for label in labels[0])
+    assert {"optimizer - SDE > 0", "optimizer - SDE < 0"} < labels[1]
+    assert "below the noise: 95% bound" in labels[2]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"learning_rates": [0.1]}, "at least two"),
+        ({"learning_rates": [0.1, 0.1]}, "different"),
+        ({"learning_rates": [0.1, 0.03]}, "time 1 is no multiple of the step 0.03"),
+        ({"learning_rates": [0.1, -0.1]}, "learning_rates"),
+        ({"levels": 1}, "levels"),
+        ({"width": 0.0}, "width"),
+        ({"observables": {"k": engine.of_state(lambda state: 0.0)}}, "is of the state"),
+    ],
+)
+def test_bad_input_is_refused(changed, words, key):
+    settings = {"learning_rates": [0.1, 0.05], "time": 1.0, "key": key} | changed
+    with pytest.raises(InputError, match=words):
+        weak_error(sgd, sgd_sde, START, **settings)
+
+
+def test_float32_is_refused(key):
+    with jax.enable_x64(False), pytest.raises(InputError, match="jax_enable_x64"):
+        weak_error(sgd, sgd_sde, START, learning_rates=[0.1, 0.05], time=1.0, key=key)

@@ -121,9 +121,10 @@ def weak_error(
     chains = [_chain(optimizer, sde, eta, time, substeps, levels, warm_up) for eta in rates]
     steps = [_whole(time, chain.dt, eta) for chain, eta in zip(chains, rates, strict=True)]
     bar = _Bar(progress, sum(steps) * BLOCK)
+    watched = _functions(chains[0], observables)
     keys = jax.random.split(key, (len(rates), 3))
     cases = [
-        _case(chain, x0, k, max(steps), own, observables)
+        _case(chain, x0, k, max(steps), own, watched)
         for chain, k, own in zip(chains, steps, keys, strict=True)
     ]
     pilots = [_run(case, x0, BLOCK, 1, bar) for case in cases]
@@ -192,18 +193,24 @@ def _whole(time: float, dt: Any, eta: float) -> int:
     return k
 
 
-def _case(chain: Refined, x0, steps: int, longest: int, keys, observables) -> Case:
-    x = x0.struct(jnp.result_type(float)) if isinstance(x0, RandomStart) else x0
-    surrogates = _surrogate.fit(chain, x0, steps, longest, FIT, keys[0])
-    watched = chain.pairs[0].observables() if observables is None else observables
-    seen = {}
-    for name, given in watched.items():
-        observable = as_observable(given)
+def _functions(chain: Refined, observables: Mapping[str, Callable] | None) -> dict[str, Callable]:
+    """Those given, or the problem's; of the position all of them."""
+    given = chain.pairs[0].observables() if observables is None else observables
+    marked = {name: as_observable(fn) for name, fn in given.items()}
+    for name, observable in marked.items():
         if observable.of_state:
             raise _checks.InputError(f"observable {name!r} is of the state: give one of x")
-        shape = jax.eval_shape(observable.fn, x).shape
+    return {name: observable.fn for name, observable in marked.items()}
+
+
+def _case(chain: Refined, x0, steps: int, longest: int, keys, watched) -> Case:
+    x = x0.struct(jnp.result_type(float)) if isinstance(x0, RandomStart) else x0
+    surrogates = _surrogate.fit(chain, x0, steps, longest, FIT, keys[0])
+    seen = {}
+    for name, fn in watched.items():
+        shape = jax.eval_shape(fn, x).shape
         for i in range(int(np.prod(shape))):
-            of = Seen.of(observable.fn, i, chain, x, surrogates)
+            of = Seen.of(fn, i, chain, x, surrogates)
             seen[f"{name}[{i}]" if shape else name] = of
     return Case(Controlled.of(chain, surrogates), seen, steps, keys)
 
