@@ -1,0 +1,1 @@
+"""Every published formula of theory/ against its exact law: `python -m benchmarks.verdicts`."""
