@@ -35,8 +35,8 @@ exact law was checked against it{simulated}.
 
 Printed forms are as their sources have them where those were at hand (abstracts, posters, code, a \
 thesis), else as later accounts restate them: before citing a failure, compare the row with your \
-copy of the paper. Bounds that a paper proves for an SDE are judged there, and again as readers use \
-them, for the algorithm.
+copy of the paper. Bounds that a paper proves for an SDE are judged there, and again as readers \
+use them, for the algorithm.
 
 How to read a row:
 

@@ -95,17 +95,25 @@ class Family(NamedTuple):
         warm_up: int | None = None,
     ) -> Paired:
         """The optimizer and its SDE, driven by one noise."""
+        process = self.process(oracle, learning_rate, hyperparameters)
+        values = {"learning_rate": learning_rate, **self.settings(hyperparameters)}
+        own = {name: value for name, value in values.items() if name not in self.of_agents}
+        return Paired(
+            process,
+            SDEProcess(self.sde(process.oracle, **own), process.dt / substeps),
+            substeps,
+            self.warm_up if warm_up is None else warm_up,
+        )
+
+    def process(
+        self, oracle: Oracle, learning_rate: float, hyperparameters: Mapping[str, Any] = NONE
+    ) -> OptimizerProcess:
+        """The optimizer alone, which may exist where its SDE does not."""
         values = {"learning_rate": learning_rate, **self.settings(hyperparameters)}
         own = {name: values.pop(name) for name in self.of_agents}
         if self.agents is not None:
             oracle = self.agents(oracle, **own)
-        dt = self.step(learning_rate)
-        return Paired(
-            OptimizerProcess(self.optimizer, values, oracle, dt),
-            SDEProcess(self.sde(oracle, **values), dt / substeps),
-            substeps,
-            self.warm_up if warm_up is None else warm_up,
-        )
+        return OptimizerProcess(self.optimizer, values, oracle, self.step(learning_rate))
 
     def laws(self, setting: Setting) -> Laws:
         """The laws at this setting; none where none is known, and why."""

@@ -1,5 +1,6 @@
 """Figures: matplotlib axes in, matplotlib axes out; `save` writes a file whole or not at all."""
 
+from jaxsde.plotting._stationary import stationary as stationary
 from jaxsde.plotting._style import LAW as LAW
 from jaxsde.plotting._style import OPTIMIZER as OPTIMIZER
 from jaxsde.plotting._style import SDE as SDE
@@ -8,3 +9,4 @@ from jaxsde.plotting._track import difference as difference
 from jaxsde.plotting._track import expected as expected
 from jaxsde.plotting._track import final_law as final_law
 from jaxsde.plotting._track import track as track
+from jaxsde.plotting._weak_error import weak_error as weak_error

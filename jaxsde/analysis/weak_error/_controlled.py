@@ -73,7 +73,7 @@ class Seen(eqx.Module):
 
         ∇g·δ  and  (δᵀ ∇²g δ - tr(∇²g P))/2,
 
-    derivatives in z at the surrogate's mean.
+    derivatives in z at the surrogate's mean; 0 where they do not exist.
     """
 
     fn: Callable
@@ -94,7 +94,9 @@ class Seen(eqx.Module):
             n = len(surrogate.mean)
             gradient, hessian = np.zeros(n), np.zeros((n, n))
             if np.any(surrogate.covariance):
-                gradient, hessian = _derivatives(fn, component, place, state, surrogate.mean)
+                found = _derivatives(fn, component, place, state, surrogate.mean)
+                if all(np.all(np.isfinite(derivative)) for derivative in found):
+                    gradient, hessian = found
             gradients.append(jnp.asarray(gradient))
             hessians.append(jnp.asarray(hessian))
             traces.append(np.sum(np.asarray(hessian) * surrogate.covariance))

@@ -79,10 +79,11 @@ def fit_order(
         )
     if not 0 < confidence < 1:
         raise _checks.InputError(f"confidence must lie between 0 and 1, got {confidence!r}")
-    u, rho = h / h.max(), LEAST
-    for _ in range(3):  # until ρ is that of its own fit
-        found = _least_squares(u, e, s, rho ** np.arange(2.0, TERMS + 1))
-        rho = min(max(abs(found.x[2]), rho), 1.0)
+    u, powers = h / h.max(), np.arange(2.0, TERMS + 1)
+    found = _least_squares(u, e, s, LEAST**powers)
+    for _ in range(2):  # until ρ is that of its own fit
+        rho = np.clip(abs(found.x[2]), LEAST, 1.0)
+        found = _least_squares(u, e, s, rho**powers)
     inverse = np.linalg.pinv(found.jac)
     chi_square, degrees = float(np.sum(found.fun**2)), len(h) - 3
     poor = degrees > 0 and bool(scipy.stats.chi2.sf(chi_square, degrees) < POOR)

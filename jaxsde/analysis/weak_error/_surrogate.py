@@ -199,7 +199,10 @@ class Linear(NamedTuple):
 
 
 def fit(chain: Refined, x0: PyTree, steps: int, longest: int, paths: int, key) -> list[Linear]:
-    """The surrogates of every side, from `paths` paths; arrays are padded to `longest` steps."""
+    """The surrogates of every side, from `paths` paths; arrays are padded to `longest` steps.
+
+    A side has none, A = B = 0, where its state is large or its moments are not finite.
+    """
     records = np.minimum(np.arange(1, longest + 1), steps)
     means, covariances = _compiled()(chain, x0, key, paths, records.astype(np.int32))
     found = []
@@ -207,11 +210,14 @@ def fit(chain: Refined, x0: PyTree, steps: int, longest: int, paths: int, key) -
         blocks = [feature.covariance for feature in own]
         m = sum(len(block) for block in blocks)
         n = (mean.shape[1] - m) // 2
-        model = np.zeros((longest, n, n + m))
-        if n <= LARGEST:
-            model[:steps] = _least_squares(covariance[:steps], n + m)
-        A, B = model[..., :n], model[..., n:]
-        found.append(Linear(A, B, mean[steps - 1, n + m :], _propagated(A[:steps], B, blocks)))
+        A, B, P = np.zeros((longest, n, n)), np.zeros((longest, n, m)), np.zeros((n, n))
+        if n <= LARGEST and np.all(np.isfinite(covariance)):
+            model = _least_squares(covariance[:steps], n + m)
+            P = _propagated(model[..., :n], model[..., n:], blocks)
+            if np.all(np.isfinite(P)):
+                A[:steps], B[:steps] = model[..., :n], model[..., n:]
+        followed = np.any(A) or np.any(B)
+        found.append(Linear(A, B, mean[steps - 1, n + m :], P if followed else np.zeros((n, n))))
     return found
 
 
