@@ -5,7 +5,6 @@ import pytest
 
 import jaxsde
 from jaxsde import cli
-from jaxsde.cli._stationary import Stationary, stationary
 
 SMALL = ["--steps", "400", "--paths", "600", "--records", "20"]
 
@@ -13,7 +12,6 @@ SMALL = ["--steps", "400", "--paths", "600", "--records", "20"]
 @pytest.fixture(autouse=True)
 def command(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setitem(cli.COMMANDS, "stationary", (Stationary, stationary))
 
 
 def run(tmp_path, *arguments):

@@ -18,6 +18,9 @@ from jaxsde.analysis.stationarity import distances as distances
 from jaxsde.analysis.stationarity import stationarity as stationarity
 from jaxsde.analysis.stationarity import stationary as stationary
 from jaxsde.analysis.stationarity import tail_index as tail_index
+from jaxsde.analysis.sweeps import NoiseResilience as NoiseResilience
+from jaxsde.analysis.sweeps import noise_resilience as noise_resilience
+from jaxsde.analysis.sweeps import sweep as sweep
 from jaxsde.analysis.weak_error import ObservableError as ObservableError
 from jaxsde.analysis.weak_error import Order as Order
 from jaxsde.analysis.weak_error import WeakError as WeakError

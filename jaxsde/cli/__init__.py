@@ -11,6 +11,7 @@ from typing import Any
 from jaxsde import _checks
 from jaxsde.cli._options import Options
 from jaxsde.cli._stationary import Stationary, stationary
+from jaxsde.cli._sweep import Sweep, sweep
 from jaxsde.cli._track import Track, track
 from jaxsde.cli._weak_order import WeakOrder, weak_order
 
@@ -18,6 +19,7 @@ COMMANDS: dict[str, tuple[type[Options], Callable[[Any], None]]] = {
     "track": (Track, track),
     "weak-order": (WeakOrder, weak_order),
     "stationary": (Stationary, stationary),
+    "sweep": (Sweep, sweep),
 }
 
 

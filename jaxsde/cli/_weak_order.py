@@ -55,7 +55,7 @@ def weak_order(options: WeakOrder) -> None:
         grown = max(rates) / eta if family.clock == 2 else 1.0
         if "eps" in run.settings:
             values["eps"] = grown * run.settings["eps"]
-        return family.pair(run.oracle(grown * run.scale), eta, 1, {**run.settings, **values}, 0)
+        return family.pair(run.oracle(grown * run.scale), eta, 1, {**run.settings, **values})
 
     with progress_bar() as progress:
         study = weak_error(

@@ -167,10 +167,11 @@ def _apply(equation: Any, inputs: list, size: int) -> list:
     name, params = equation.primitive.name, equation.params
     arrays, batched = [array for array, _ in inputs], [flag for _, flag in inputs]
     shape = equation.outvars[0].aval.shape if equation.outvars else ()
-    if not any(batched):
-        return [(output, False) for output in _bind(equation, arrays)]
     if name in _INLINED:
         return _evaluate(params["jaxpr"].jaxpr, params["jaxpr"].consts, inputs, size)
+    if not any(batched):
+        bind = _bind_alone if name in _LAPACK else _bind
+        return [(output, False) for output in bind(equation, arrays)]
     if name in _ELEMENTWISE:
         spread = [_spread(array, flag, shape, size) for array, flag in inputs]
         return [(output, True) for output in _bind(equation, spread)]
@@ -211,12 +212,25 @@ def _one_by_one(equation: Any, arrays: tuple, batched: list[bool]) -> list:
 
     def each(own):
         mine = iter(own)
-        return _bind(
+        return _bind_alone(
             equation, [next(mine) if b else a for a, b in zip(arrays, batched, strict=True)]
         )
 
     own = [jnp.moveaxis(a, -1, 0) for a, b in zip(arrays, batched, strict=True) if b]
     return [jnp.moveaxis(output, 0, -1) for output in lax.map(each, own)]
+
+
+def _bind_alone(equation: Any, arrays: list) -> list:
+    """On CPU one call at a time also where a sweep maps the step over a grid; see above."""
+
+    @jax.custom_batching.sequential_vmap
+    def alone(*arrays):
+        return _bind(equation, [*arrays])
+
+    def together(*arrays):
+        return _bind(equation, [*arrays])
+
+    return lax.platform_dependent(*arrays, cpu=alone, default=together)
 
 
 def _small_product(dimensions: Any, inputs: list) -> Array | None:

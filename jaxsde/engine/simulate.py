@@ -2,9 +2,7 @@
 
 import dataclasses
 import datetime
-import functools
 import hashlib
-import importlib.metadata
 import json
 import os
 import re
@@ -14,7 +12,6 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree, UInt32
@@ -23,14 +20,14 @@ from jaxsde import _checks
 from jaxsde.engine import noise
 from jaxsde.engine.batching import Paths
 from jaxsde.engine.checkpoint import Checkpoint
-from jaxsde.engine.devices import CPU_OPTIONS, paths_mesh
+from jaxsde.engine.devices import paths_mesh
 from jaxsde.engine.ensemble import Ensemble
 from jaxsde.engine.evolve import Beginning, Evolution, Process, RandomStart, Record
+from jaxsde.engine.inputs import PACKAGES, cast, start_point, struct, version
 from jaxsde.engine.observables import Observable, resolve
 from jaxsde.engine.plan import LANES, Plan, record_steps
+from jaxsde.engine.sharding import compiled, first_of_shard, put, sharded, specs
 from jaxsde.engine.tally import Tally
-
-PACKAGES = ("jaxsde", "jax", "jaxlib", "equinox", "optax", "diffrax", "lineax", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,11 +96,11 @@ def simulate(
         raise _checks.InputError(
             f"{type(process).__name__} is no process: it needs init, step, position, noise, dt, t0"
         )
-    x0, dtype = _start_point(x0)
-    process = _cast(process, dtype)
-    watched = _cast(resolve(process, observables, _struct(x0, dtype)), dtype)
+    x0, dtype = start_point(x0)
+    process = cast(process, dtype)
+    watched = cast(resolve(process, observables, struct(x0, dtype)), dtype)
     mesh = paths_mesh(devices)
-    plan = Plan.of(process, _struct(x0, dtype), dtype, records, paths, chunk, mesh)
+    plan = Plan.of(process, struct(x0, dtype), dtype, records, paths, chunk, mesh)
     words = noise.key_words(key)
     settings = {
         "steps": steps,
@@ -112,7 +109,7 @@ def simulate(
         "dtype": str(dtype),
         "chunk": plan.chunk,
         "devices": [str(device.device_kind) for device in mesh.devices.flat],
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: version(name) for name in PACKAGES},
         "process": eqx.tree_pformat(process, short_arrays=False),
         "x0": eqx.tree_pformat(x0, short_arrays=False),
     }
@@ -149,7 +146,7 @@ def _run(
     for first_path in plan.chunks[at.chunk :]:
         paths = _start(mesh, process, x0, words, np.uint32(first_path), plan.size)
         if leaves:
-            paths, leaves = _put(paths, leaves), []
+            paths, leaves = put(paths, leaves), []
         for segment in plan.segments[at.segment :]:
             paths, recorded = _advance(
                 mesh, process, paths, words, np.uint32(first_path), np.int32(segment.first),
@@ -188,15 +185,6 @@ def _restore(tally: Tally, saved: dict[str, np.ndarray] | None) -> tuple[At, lis
     return At(*saved["at"].tolist()), [saved[f"state/{i}"] for i in range(states)]
 
 
-def _put(paths: Paths, leaves: list[np.ndarray]) -> Paths:
-    """The paths in a saved state, on the devices where they were."""
-    placed = [
-        jax.device_put(leaf.view(like.dtype), like.sharding)
-        for leaf, like in zip(leaves, paths.leaves, strict=True)
-    ]
-    return eqx.tree_at(lambda p: p.leaves, paths, placed)
-
-
 def _program(process, x0, dtype, observables) -> str:
     """A digest of the arithmetic: the traced start, step and observables with their constants."""
     beginning = Beginning.of(process, x0)
@@ -210,85 +198,20 @@ def _program(process, x0, dtype, observables) -> str:
     return digest.hexdigest()
 
 
-@functools.cache
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # run from a checkout
-        return "unknown"
-
-
-def _start_point(x0: Any) -> tuple[RandomStart | PyTree, Any]:
-    default = jnp.result_type(float)
-    if isinstance(x0, RandomStart):
-        return _cast(x0, default), default
-    for leaf in jax.tree.leaves(x0):
-        if getattr(leaf, "dtype", None) == np.float64 and default != np.float64:
-            raise _checks.InputError(
-                "x0 is float64 but JAX runs in float32: call "
-                'jax.config.update("jax_enable_x64", True) first, or pass x0 as float32'
-            )
-        _checks.finite("x0", leaf)
-    x0 = jax.tree.map(jnp.asarray, x0)
-    leaves = jax.tree.leaves(x0)
-    dtypes = {leaf.dtype for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)}
-    if len(dtypes) > 1 or not leaves:
-        raise _checks.InputError("x0 must hold arrays of one floating dtype")
-    dtype = dtypes.pop() if dtypes else default
-    if dtype not in (np.float32, np.float64):
-        raise _checks.InputError(f"x0 must be real, in float32 or float64, not {dtype}")
-    return jax.tree.map(lambda leaf: leaf.astype(dtype), x0), dtype
-
-
-def _cast(tree: PyTree, dtype) -> PyTree:
-    """The tree with its floating arrays in the run's dtype."""
-
-    def cast(leaf):
-        return jnp.asarray(leaf, dtype) if eqx.is_inexact_array(leaf) else leaf
-
-    return jax.tree.map(cast, tree)
-
-
-def _struct(x0: PyTree | RandomStart, dtype) -> PyTree[jax.ShapeDtypeStruct]:
-    return x0.struct(dtype) if isinstance(x0, RandomStart) else jax.eval_shape(lambda: x0)
-
-
-def _specs(paths: Paths) -> Paths:
-    return jax.tree.map(
-        lambda leaf, shared: (
-            PartitionSpec() if shared else PartitionSpec(*[None] * (leaf.ndim - 1), "paths")
-        ),
-        paths,
-        eqx.tree_at(lambda p: p.leaves, paths, list(paths.shared)),
-    )
-
-
-def _compiled(fn: Callable) -> Callable:
-    """`fn(mesh, ...)` compiled, for CPU with options of its own."""
-    options: dict[str, Any] = {"compiler_options": CPU_OPTIONS}
-    plain, on_cpu = eqx.filter_jit(fn), eqx.filter_jit(fn, **options)
-
-    def call(mesh, *args):
-        platform = mesh.devices.flat[0].platform
-        return (on_cpu if platform == "cpu" else plain)(mesh, *args)
-
-    return call
-
-
-@_compiled
+@compiled
 def _start(mesh, process, x0, words: UInt32[Array, "2"], first_path, size: int) -> Paths:
     """`start` on every device, for `size` paths each; user code is traced outside shard_map."""
     beginning = Beginning.of(process, x0)
 
     def begin(beginning, words, first_path):
-        return beginning(words, size, _first_of_shard(first_path, size))
+        return beginning(words, size, first_of_shard(first_path, size))
 
     args = (beginning, words, first_path)
     example = eqx.filter_eval_shape(lambda: beginning(words, size, first_path))
-    return _sharded(begin, mesh, args, (PartitionSpec(),) * 3, _specs(example))
+    return sharded(begin, mesh, args, (PartitionSpec(),) * 3, specs(example))
 
 
-@_compiled
+@compiled
 def _advance(
     mesh, process, paths: Paths, words, first_path, first_step, stops, observables, limit
 ) -> tuple[Paths, dict[str, Record]]:
@@ -296,26 +219,11 @@ def _advance(
     evolution = Evolution.of(process, paths, observables)
 
     def advance(evolution, paths, words, first_path, first_step, stops, limit):
-        first = _first_of_shard(first_path, paths.size)
+        first = first_of_shard(first_path, paths.size)
         paths, records = evolution(paths, words, first, first_step, stops, limit)
         return paths, jax.tree.map(lambda leaf: leaf[None], records)
 
     args = (evolution, paths, words, first_path, first_step, stops, limit)
     everywhere = PartitionSpec()
-    in_specs = (everywhere, _specs(paths), *[everywhere] * 5)
-    return _sharded(advance, mesh, args, in_specs, (_specs(paths), PartitionSpec("paths")))
-
-
-def _first_of_shard(first_path: UInt32[Array, ""], size: int) -> UInt32[Array, ""]:
-    return first_path + jax.lax.axis_index("paths").astype(jnp.uint32) * np.uint32(size)
-
-
-def _sharded(fn: Callable, mesh, args: tuple, in_specs: tuple, out_specs: Any) -> Any:
-    """`jax.shard_map` over arguments that hold more than arrays."""
-    arrays, static = eqx.partition(args, eqx.is_array)
-
-    def body(*arrays):
-        return fn(*eqx.combine(arrays, static))
-
-    mapped = jax.shard_map(body, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-    return mapped(*arrays)
+    in_specs = (everywhere, specs(paths), *[everywhere] * 5)
+    return sharded(advance, mesh, args, in_specs, (specs(paths), PartitionSpec("paths")))

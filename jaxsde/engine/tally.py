@@ -59,7 +59,7 @@ class Tally:
         """Merges the chunk, all of whose segments are in."""
         for name, moments in self._joined().items():
             for device in range(len(moments.used)):
-                part = Moments(*(_wide(leaf[device]) for leaf in moments))
+                part = Moments(*(wide(leaf[device]) for leaf in moments))
                 so_far = self.moments.get(name)
                 self.moments[name] = part if so_far is None else statistics.merge(so_far, part)
         self.chunk, self.rows = [], 0
@@ -100,6 +100,6 @@ class Tally:
         self.rows = int(arrays["rows"])
 
 
-def _wide(leaf: np.ndarray) -> np.ndarray:
+def wide(leaf: np.ndarray) -> np.ndarray:
     """In 64 bits: products of counts overflow 32."""
     return leaf.astype(np.float64 if np.issubdtype(leaf.dtype, np.floating) else np.int64)

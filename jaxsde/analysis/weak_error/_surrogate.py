@@ -23,8 +23,9 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxsde import engine
 from jaxsde.engine import Draw, Index, Normal, Rademacher, StudentT, Uniform
-from jaxsde.engine.devices import CPU_OPTIONS
+from jaxsde.engine.devices import paths_mesh
 from jaxsde.engine.noise import Law
+from jaxsde.engine.sharding import compiled
 from jaxsde.processes import Levels, PairedDraw, Refined
 
 LARGEST = 64  # entries of a state, or examples that a batch is drawn from, with a surrogate
@@ -203,8 +204,8 @@ def fit(chain: Refined, x0: PyTree, steps: int, longest: int, paths: int, key) -
 
     A side has none, A = B = 0, where its state is large or its moments are not finite.
     """
-    records = np.minimum(np.arange(1, longest + 1), steps)
-    means, covariances = _compiled()(chain, x0, key, paths, records.astype(np.int32))
+    records = np.minimum(np.arange(1, longest + 1), steps).astype(np.int32)
+    means, covariances = _moments(paths_mesh(None), chain, x0, key, paths, records)
     found = []
     for mean, covariance, own in zip(means, covariances, declared(chain, x0), strict=True):
         blocks = [feature.covariance for feature in own]
@@ -221,7 +222,8 @@ def fit(chain: Refined, x0: PyTree, steps: int, longest: int, paths: int, key) -
     return found
 
 
-def _moments(chain, x0, key, paths: int, records):
+@compiled
+def _moments(mesh, chain, x0, key, paths: int, records):
     process = Transitions(chain)
     watched = {
         str(i): engine.with_covariance(functools.partial(_take, i))
@@ -231,13 +233,6 @@ def _moments(chain, x0, key, paths: int, records):
     _, recorded = engine.evolve(process, started, key, 0, 0, records, watched)
     moments = [record.moments for record in recorded.values()]  # the samples are never made
     return [m.mean for m in moments], [m.deviation / m.used[:, None, None] for m in moments]
-
-
-@functools.cache
-def _compiled() -> Any:
-    on_cpu = jax.default_backend() == "cpu"
-    options: dict[str, Any] = {"compiler_options": CPU_OPTIONS} if on_cpu else {}
-    return eqx.filter_jit(_moments, **options)
 
 
 def _take(i: int, values: list) -> Array:
