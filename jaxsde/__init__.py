@@ -10,6 +10,9 @@ from jaxsde import theory as theory
 from jaxsde._checks import InputError as InputError
 from jaxsde.analysis import compare as compare
 from jaxsde.analysis import first_passage as first_passage
+from jaxsde.analysis import stationary as stationary
+from jaxsde.analysis import sweep as sweep
+from jaxsde.analysis import weak_error as weak_error
 from jaxsde.engine import Draw as Draw
 from jaxsde.engine import Ensemble as Ensemble
 from jaxsde.engine import EulerMaruyama as EulerMaruyama
