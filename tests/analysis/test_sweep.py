@@ -145,12 +145,12 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("block", [2**28, 4000])  # whole chunks, and several segments each
 def test_a_killed_sweep_resumes_with_the_same_numbers(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(_sweep, "BLOCK", block)
+    monkeypatch.setattr(_chunks, "BLOCK", block)
     monkeypatch.setattr(_chunks.Checkpoint, "due", lambda self: True)
     run = RUN | {"steps": 40, "records": [0, 20, 40]} | SMALL
     whole = sweep(chain, GRID, X0, **run)
     clock = types.SimpleNamespace(monotonic=itertools.count().__next__)
-    monkeypatch.setattr(_sweep, "time", clock)
+    monkeypatch.setattr(_chunks, "time", clock)
     file, reports, elapsed = tmp_path / "sweep.npz", [], []
 
     def progress(now):
