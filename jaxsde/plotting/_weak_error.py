@@ -31,7 +31,7 @@ def weak_error(study: WeakError, *, title: str = "") -> Any:
     count = len(study.errors)
     columns = min(count, 3)
     rows = -(-count // columns)
-    figure = Figure(figsize=(0.8 + 4.6 * columns, 0.6 + 4.2 * rows), layout="constrained")
+    figure = Figure(figsize=(max(9.0, 4.8 * columns), 1.0 + 4.2 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, (name, found) in zip(axes, study.errors.items(), strict=False):
         against_step(ax, study, found)
@@ -67,6 +67,8 @@ def against_step(axes: Any, study: WeakError, found: ObservableError) -> Any:
     axes.plot(study.dt, np.abs(found.bias), ":", color=LAW, label="integrator's last correction")
     axes.plot(study.dt, found.standard_error, "-.", color=CYCLE[2], lw=1, label="standard error")
     axes.set(xscale="log", yscale="log", xlabel="step dt", ylabel="|weak error|")
+    axes.set_xticks(study.dt, [f"{dt:.3g}" for dt in study.dt], fontsize=8)
+    axes.set_xticks([], minor=True)
     axes.legend(frameon=False, fontsize=8)
     tidy(axes)
     return axes
