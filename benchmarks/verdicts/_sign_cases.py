@@ -287,12 +287,13 @@ def poster_decay_cases() -> list[Case]:
         scale = sigma / np.sqrt(B)
         eta, x0 = 1e-3 * scale, np.full(2, np.sqrt(start) * scale)
         time = 1.5 * scale
-        decay = np.exp(-2 * np.sqrt(B) * time)
         S0 = start * scale**2
-        printed = S0 * decay + (1 - decay) * eta * 2 / 4 * scale
-        corrected = sign.phase3_leading_loss_bound(
-            S0, time, learning_rate=eta, mu=1.0, smoothness=1.0, sigma_max=sigma, dimension=2,
-            batch_size=B,
+        printed, corrected = (
+            sign.phase3_leading_loss_bound(
+                S0, time, learning_rate=eta, mu=1.0, smoothness=1.0, sigma_max=sigma, dimension=2,
+                batch_size=B, published=published,
+            )
+            for published in (True, False)
         )  # fmt: skip
         problem = Quadratic(np.ones(2))
         exact = theory.expected_loss(problem, sign.moments(problem, scale, eta, x0, time))

@@ -99,7 +99,8 @@ def phase3_loss_bound(
     published case. An equality for f isotropic quadratic. The level is linear in σ, about
     η L_τ σ / (4 μ l). The second term of Δ belongs to the linearised diffusion: the algorithm's
     level lies above, see `stationary_variance`. The linearised SDE is faster than SignSGD's own
-    where |∇f|/σ is not small: as phase 3 begins, the algorithm exceeds the bound by up to 8 %.
+    where |∇f|/σ is not small: from |∇f|/(√2 σ) = 1 on, as phase 3 begins, the algorithm
+    exceeds the bound by up to 28 %.
 
     Args:
         initial_loss: S₀.
@@ -134,9 +135,10 @@ def phase3_leading_loss_bound(
     """E S_t ≤ S₀ e^(-2μ l (√B/σ) t) + (η L d / (4 μ l)) σ/√B, l = √(2/π), to leading order in η.
 
     `phase3_loss_bound` with L_τ = L d, less the order η of Δ and the factor 1 - e^(-2μΔt).
-    Published (equation 4 of the paper's poster) as S₀ e^(-2μ√B t) + (η L d / (4μ)) σ/√B:
-    without the 1/σ and the l in the rate, and without 1/l = √(π/2) in the level, so that an
-    isotropic quadratic exceeds it by the factor √(π/2).
+    Published (equation 4 of the paper's poster) as
+    S₀ e^(-2μ√B t) + (1 - e^(-2μ√B t)) (η L d / (4μ)) σ/√B: without the 1/σ and the l in the rate,
+    and without 1/l = √(π/2) in the level, so that an isotropic quadratic exceeds it by the factor
+    √(π/2).
 
     Args:
         initial_loss: S₀.
@@ -164,7 +166,8 @@ def phase3_leading_loss_bound(
         batch_size=batch_size,
         published=published,
     )
-    return initial_loss * np.exp(-rate * _laws.times(time)) + level
+    decay = np.exp(-rate * _laws.times(time))
+    return initial_loss * decay + level * (1 - decay if published else 1)
 
 
 def loss_level(
