@@ -17,10 +17,10 @@ class WeakOrder(Options):
     """Measure the weak error of an SDE at several learning rates, and its order in the step.
 
     Both sides share their noise and have control variates, the integrator's error is extrapolated
-    away and reported; intervals come from a run of their own. Computes in double precision. Prints
-    errors and a verdict; writes a figure (PNG) and the study (NetCDF). Averages keep their time:
-    momentum, decay, b1 and b2 are those at the largest learning rate, and 1 - b shrinks with the
-    step. Where time is k η², so do the noise's scale and eps grow as 1/η.
+    away and reported; intervals come from a run of their own. Prints errors and a verdict; writes a
+    figure (PNG) and the study (NetCDF). Averages keep their time: momentum, decay, b1 and b2 are
+    those at the largest learning rate, and 1 - b shrinks with the step. Where time is k η², the
+    noise's scale and eps grow as 1/η.
     """
 
     learning_rates: tuple[float, ...] = ()
@@ -39,10 +39,13 @@ class WeakOrder(Options):
     paths: int | None = None
     """Noise paths at a learning rate, at most; 65,536 unless given."""
 
+    float64: bool = True
+    """Compute in double precision, without which weak errors are refused."""
+
 
 def weak_order(options: WeakOrder) -> None:
     """Runs, prints, draws and saves one study."""
-    run = setup(dataclasses.replace(options, float64=True))
+    run = setup(options)
     family, late = run.family, 2 if run.family.warm_up else 1
     largest = family.step(max(options.learning_rates, default=run.learning_rate))
     time = late * STEPS[0] * largest if options.time is None else options.time
