@@ -7,6 +7,12 @@ from jaxsde.analysis.compare import with_error as with_error
 from jaxsde.analysis.first_passage import Curve as Curve
 from jaxsde.analysis.first_passage import FirstPassageTimes as FirstPassageTimes
 from jaxsde.analysis.first_passage import first_passage as first_passage
+from jaxsde.analysis.linearization import Linearization as Linearization
+from jaxsde.analysis.linearization import linearize as linearize
+from jaxsde.analysis.sensitivity import Sensitivity as Sensitivity
+from jaxsde.analysis.sensitivity import StationarySensitivity as StationarySensitivity
+from jaxsde.analysis.sensitivity import sensitivity as sensitivity
+from jaxsde.analysis.sensitivity import stationary_sensitivity as stationary_sensitivity
 from jaxsde.analysis.stationarity import Density as Density
 from jaxsde.analysis.stationarity import Distance as Distance
 from jaxsde.analysis.stationarity import Distances as Distances
