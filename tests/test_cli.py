@@ -7,10 +7,12 @@ import pytest
 import jaxsde
 from jaxsde import cli
 from jaxsde.analysis import with_error
+from jaxsde.cli._options import setup
+from jaxsde.cli._track import Track
 from jaxsde.families import FAMILIES
 from jaxsde.problems import NAMED
 
-SMALL = ["--steps", "20", "--paths", "300", "--records", "6"]
+SMALL = ["--steps", "20", "--paths", "2500", "--records", "6"]
 
 
 @pytest.fixture(autouse=True)
@@ -28,9 +30,9 @@ def test_track_prints_draws_and_saves(tmp_path, capsys):
     for words in ("optimizer", "its law", "law as", "standard errors off"):
         assert words in printed
     assert "…" not in printed  # every number fits a terminal of 80 columns
-    assert re.search(r"loss: (the two differ|no difference shown) \(300 paths", printed)
+    assert re.search(r"loss: (the two differ|no difference shown) \(2,500 paths", printed)
     ensemble = jaxsde.load(tmp_path / "track-sgd-quadratic.nc")
-    assert ensemble.paths == 300
+    assert ensemble.paths == 2500
     assert ensemble.settings["substeps"] == 4
     last = ensemble.mean("optimizer.loss")[-1]
     assert f"{last:.2f}" in printed
@@ -77,14 +79,12 @@ def cells(estimates):
 
 
 PARTS = ("optimizer.loss", "sde.loss", "difference.loss")
-WELL = ["--problem", "double-well", "--paths", "2500"]
-STUDENT = ["--noise", "student-t", "--degrees-of-freedom", "2.5"]
 
 
 def test_where_the_mean_may_not_exist_medians_are_shown(tmp_path, capsys):
-    run(tmp_path, "sgd", *WELL, *STUDENT)  # E x⁴ of a law whose third moment is infinite
+    run(tmp_path, "sgd", "--noise", "student-t", "--degrees-of-freedom", "2.5")  # E x⁴ is infinite
     printed = capsys.readouterr().out
-    ensemble = jaxsde.load(tmp_path / "track-sgd-double-well.nc")
+    ensemble = jaxsde.load(tmp_path / "track-sgd-quadratic.nc")
     for name in PARTS:
         for mean in cells((ensemble.mean(name), ensemble.standard_error(name))):
             assert mean not in printed
@@ -94,22 +94,16 @@ def test_where_the_mean_may_not_exist_medians_are_shown(tmp_path, capsys):
     text = " ".join(printed.split())
     assert re.search(r"One path in the sample carries \d+% of the variance, so the mean or", text)
     assert re.search(r"(The medians differ|medians shown) \(2,500 paths", text)
-    assert "Expected loss" not in printed
     assert max(map(len, printed.split("laws:")[0].splitlines())) <= 80
-
-
-def test_no_law_of_means_stands_beside_medians(tmp_path, capsys):
-    run(tmp_path, "sgd", "--paths", "2500", *STUDENT)
-    printed = capsys.readouterr().out
     assert "laws: known of means only, so not shown beside medians." in printed
-    for words in ("its law", "law as", "The integrator moves", "closed forms"):
+    for words in ("Expected loss", "its law", "law as", "The integrator moves", "closed forms"):
         assert words not in printed
 
 
 def test_where_means_exist_they_are_shown(tmp_path, capsys):
-    run(tmp_path, "sgd", *WELL)
+    run(tmp_path, "sgd")
     printed = capsys.readouterr().out
-    ensemble = jaxsde.load(tmp_path / "track-sgd-double-well.nc")
+    ensemble = jaxsde.load(tmp_path / "track-sgd-quadratic.nc")
     for name in PARTS:
         shown = cells((ensemble.mean(name), ensemble.standard_error(name)))
         assert set(shown) <= set(printed.split())
@@ -160,12 +154,24 @@ def test_an_output_that_is_no_folder_is_refused_before_the_run(tmp_path, capsys)
     assert (tmp_path / "file").read_text() == "kept"
 
 
-def test_hyperparameters_and_warm_up_reach_the_run(tmp_path, capsys):
-    run(tmp_path, "adamw", "--hyperparameters", "b1", "0.5", "weight_decay", "0", "--warm-up", "20")
-    printed = capsys.readouterr().out
-    assert "b1 = 0.5, b2 = 0.99" in printed
-    assert "weight_decay" not in printed
-    ensemble = jaxsde.load(tmp_path / "track-adamw-quadratic.nc")
+def test_hyperparameters_that_are_zero_go_unsaid(tmp_path):
+    values = {"b1": 0.5, "weight_decay": 0.0}
+    about = setup(Track("adamw", hyperparameters=values, output=tmp_path)).about
+    assert "b1 = 0.5, b2 = 0.99" in about
+    assert "weight_decay" not in about
+
+
+def test_hyperparameters_and_warm_up_reach_the_run_and_a_warning_is_one_line(tmp_path, capsys):
+    values = ["--learning-rate", "0.4", "--hyperparameters", "agents", "1", "--warm-up", "20"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        run(tmp_path, "dcsgd-random-k", *values)
+    printed = capsys.readouterr()
+    line = printed.err.splitlines()[0]
+    assert line.startswith("jaxsde: warning: learning_rate * omega * eigenvalue")
+    assert ">= 2 N = 2:" in line
+    assert "agents = 1, k = 1" in printed.out
+    ensemble = jaxsde.load(tmp_path / "track-dcsgd-random-k-quadratic.nc")
     assert not ensemble.variance("difference.loss").any()  # warmed up to the end: one path
 
 
@@ -178,15 +184,6 @@ def test_hyperparameters_that_a_family_lacks_are_refused(family, message, tmp_pa
         run(tmp_path, family, "--hyperparameters", "beta", "0.5")
     assert end.value.code == 2
     assert message in capsys.readouterr().err
-
-
-def test_a_warning_is_one_line(tmp_path, capsys):
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        run(
-            tmp_path, "dcsgd-random-k", "--learning-rate", "0.4", "--hyperparameters", "agents", "1"
-        )
-    assert capsys.readouterr().err.startswith("jaxsde: warning: learning_rate * omega * eigenvalue")
 
 
 def test_the_help_names_every_choice(capsys):

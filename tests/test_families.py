@@ -73,8 +73,9 @@ def test_laws_of_a_vote_with_ties(key):
     oracle, values = GaussianNoise(PROBLEM, 0.3), {"agents": 4.0}
     pair = family.pair(oracle, 0.05, SUBSTEPS, values)
     ensemble = simulate(
-        pair, X0, steps=40, paths=20_000, key=key, records=4, observables=pair.observables()
-    )
+        pair.optimizer, X0, steps=40, paths=20_000, key=key, records=4,
+        observables={"optimizer.loss": PROBLEM.loss},
+    )  # fmt: skip
     laws = family.laws(families.Setting(oracle, 0.05, X0, 0.025, ensemble.time, values))
     assert off(ensemble, "optimizer", laws.optimizer).max() < BOUND
 
@@ -160,14 +161,18 @@ def test_stationary_levels_of_a_logistic_regression(key):
     }  # fmt: skip
     for name, accuracy in accuracies.items():
         family = families.family(name)
-        ensemble = run(family, oracle, key, start, steps=400, paths=1500)
         eta = family.learning_rate
+        optimizer = family.pair(oracle, eta, SUBSTEPS).optimizer
+        ensemble = simulate(
+            optimizer, start, steps=400, paths=1500, key=key, records=1,
+            observables={"loss": problem.loss},
+        )  # fmt: skip
         setting = families.Setting(
             oracle, eta, start, eta / SUBSTEPS, ensemble.time, family.hyperparameters
         )
         laws, least = family.laws(setting), float(problem.loss(start))
-        error = ensemble.standard_error("optimizer.loss")[-1]
-        excess = ensemble.mean("optimizer.loss")[-1] - least
+        error = ensemble.standard_error("loss")[-1]
+        excess = ensemble.mean("loss")[-1] - least
         assert abs(excess - (laws.optimizer - least)) < BOUND * error + accuracy * excess
 
 

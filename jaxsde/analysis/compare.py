@@ -147,7 +147,7 @@ def estimates(ensemble: Ensemble, observable: str) -> Estimates:
     scores = [
         _scores(ensemble.sample[name], of.value) for name, of in zip(names[:2], (a, b), strict=True)
     ]
-    rho = np.sum(scores[0] * scores[1], axis=-1)
+    rho = np.minimum(np.sum(scores[0] * scores[1], axis=-1), 1)  # beyond by rounding
     error = np.sqrt((e1 - e2) ** 2 + 2 * (1 - rho) * e1 * e2)
     return Estimates(a, b, Estimate(a.value - b.value, error), "median", max(shares))
 

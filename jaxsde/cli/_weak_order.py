@@ -24,11 +24,12 @@ class WeakOrder(Options):
     """
 
     learning_rates: tuple[float, ...] = ()
-    """At least three; six from --learning-rate on downwards unless given."""
+    """At least two, and three for an order; six from --learning-rate on downwards unless given."""
 
     time: float | None = None
     """Time after which expectations are compared, in the SDE's clock: ten steps of the largest
-    learning rate unless given. Where the SDE takes over late, it does so half-way."""
+    learning rate unless given. An SDE that takes over from its optimizer (RMSprop, some of Adam's)
+    does so at half of it."""
 
     levels: int = 4
     """Levels of the integrator's extrapolation, steps dt, dt/2, dt/4, ..."""
@@ -50,7 +51,9 @@ def weak_order(options: WeakOrder) -> None:
     largest = family.step(max(options.learning_rates, default=run.learning_rate))
     time = late * STEPS[0] * largest if options.time is None else options.time
     _checks.positive("time", time)
-    rates = options.learning_rates or [(time / late / k) ** (1 / family.clock) for k in STEPS]
+    first = max(round(time / late / largest), 1)
+    counts = [round(first * k / STEPS[0]) for k in STEPS]
+    rates = options.learning_rates or [(time / late / k) ** (1 / family.clock) for k in counts]
 
     def pair(eta: float) -> Paired:
         share = family.step(eta) / family.step(max(rates))
@@ -67,11 +70,12 @@ def weak_order(options: WeakOrder) -> None:
             warm_up=time / 2 if late == 2 else None, width=options.width,
             paths=2**16 if options.paths is None else run.paths, progress=progress,
         )  # fmt: skip
+    about = f"{run._replace(learning_rate=max(rates)).about}, {len(rates)} learning rates"
     say(
-        f"\n{run.about}, at t = {study.time:.4g}.",
+        f"\n{about}, at t = {study.time:.4g}.",
         "E g of the optimizer less that of the SDE, in parentheses one standard error in units of "
         "the last digits. `integrator` is the solver's last correction, `gain` by how much the "
-        "standard error is below that of independent runs of equal work.",
+        "standard error is below that of independent runs of as many steps.",
         wrap=True,
     )
     for name in study.errors:
@@ -80,7 +84,7 @@ def weak_order(options: WeakOrder) -> None:
         table(study.table(name))
     say(study.verdict)
     stem = options.output / f"weak-order-{options.optimizer}-{run.problem}"
-    plotting.save(plotting.weak_error(study, title=run.about), f"{stem}.png")
+    plotting.save(plotting.weak_error(study, title=about), f"{stem}.png")
     with _files.atomic(f"{stem}.nc") as temporary:
         study.to_xarray().to_netcdf(temporary, engine="h5netcdf")
     print(f"figure: {stem}.png\nstudy: {stem}.nc (xarray.open_dataset reads it)")

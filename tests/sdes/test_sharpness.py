@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.special
+from jax.flatten_util import ravel_pytree
 
-from jaxsde import EulerMaruyama, InputError, OptimizerProcess, SDEProcess, optimizers, simulate
+from jaxsde import EulerMaruyama, InputError, OptimizerProcess, optimizers
 from jaxsde.oracles import Agents, FullBatch, GaussianNoise, MiniBatch, StudentTNoise
 from jaxsde.problems import LogisticRegression, Problem, Quadratic
 from jaxsde.sdes import DNSAM, SAM, SGD, USAM
 from jaxsde.sdes._one_step import step_law
-from jaxsde.sdes._unit_vectors import unit_vector
 
 PAIRS = {
     "usam": (optimizers.usam, USAM, {}),
@@ -28,27 +29,43 @@ X = np.array([0.5, -1.0, 3.0])
 ETA = 0.04
 
 
+def ravel(tree):
+    return ravel_pytree(tree)[0]
+
+
 @eqx.filter_jit
 def coefficients(sde, x):
-    """Drift, and the diffusion's square over η."""
+    """Drift, and the diffusion's square over η, in x's coordinates."""
     y = sde.initial(x)
     diffusion = sde.diffusion(0.0, y, None)
     unit = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), diffusion.in_structure())
-    flat, unravel = jax.flatten_util.ravel_pytree(unit)
-    G = jax.jacrev(lambda w: diffusion.mv(unravel(w)).X)(flat)
-    return sde.drift(0.0, y, None).X, G @ G.T / sde.learning_rate
+    flat, unravel = ravel_pytree(unit)
+    G = jax.jacrev(lambda w: ravel(diffusion.mv(unravel(w))))(flat)
+    return ravel(sde.drift(0.0, y, None)), G @ G.T / sde.learning_rate
 
 
-def steps(optimizer, oracle, x, draws):
+def drift(sde, x):
+    return coefficients(sde, x)[0]
+
+
+@eqx.filter_jit
+def step(process, x, draw):
+    return process.step(0, process.init(x, None), draw).x
+
+
+@eqx.filter_jit
+def steps(process, x, draws):
     """(x - x⁺)/η for every draw, stacked."""
-    process = OptimizerProcess(optimizer, oracle, ETA)
+    return jax.vmap(lambda draw: (x - step(process, x, draw)) / ETA)(draws)
 
-    @eqx.filter_jit
-    def all_steps(process, x, draws):
-        state = process.init(x, None)
-        return jax.vmap(lambda c: (x - process.step(0, state, c).x) / ETA)(draws)
 
-    return np.asarray(all_steps(process, x, draws))
+@eqx.filter_jit
+def solver_step(sde, x, w):
+    return EulerMaruyama().step(sde, 0.0, sde.initial(x), ETA, w).X
+
+
+def optimizer(factory, oracle, rho, **options):
+    return OptimizerProcess(factory, {"learning_rate": ETA, "rho": rho, **options}, oracle)
 
 
 def regression():
@@ -64,7 +81,7 @@ def test_one_step_of_a_finite_sum_by_enumeration(name, x64):
     draws = jnp.arange(7)[:, None]
     errors, without, first = [], [], []
     for rho in (0.02, 0.01):
-        moved = steps(factory(ETA, rho, **options), oracle, x, draws)
+        moved = np.asarray(steps(optimizer(factory, oracle, rho, **options), x, draws))
         mean, covariance = moved.mean(0), np.cov(moved.T, bias=True)
         b, S = coefficients(SDE(oracle, ETA, rho, **options), x)
         errors.append([np.abs(b + mean).max(), np.abs(S - covariance).max()])
@@ -80,15 +97,14 @@ def test_one_step_of_a_finite_sum_by_enumeration(name, x64):
 def test_the_published_drift_of_dnsam_is_off_by_order_rho(x64):
     """-∇(f + ρ |∇f|), which is right for additive noise only: here it lacks ρ ∇tr Σ/(2n)."""
     oracle, x, rho = MiniBatch(regression()), jnp.array([0.4, -0.7, 0.3]), 0.01
-    published = DNSAM(FullBatch(oracle.problem), ETA, rho).drift(
-        0.0, SGD(oracle, ETA).initial(x), 0
-    )
-    n = np.linalg.norm(oracle.gradient(x))
-    trace = jax.grad(lambda x: jnp.trace(oracle.covariance(x).as_matrix()))(x)
-    b, _ = coefficients(DNSAM(oracle, ETA, rho), x)
-    np.testing.assert_allclose(b, published.X - rho * trace / (2 * n), rtol=1e-12)
-    moved = steps(optimizers.dnsam(ETA, rho), oracle, x, jnp.arange(7)[:, None]).mean(0)
-    assert np.abs(b + moved).max() < 0.02 * np.abs(published.X + moved).max()
+    published = drift(DNSAM(FullBatch(oracle.problem), ETA, rho), x)
+    n = np.linalg.norm(drift(SGD(oracle, ETA), x))
+    trace = jax.jit(jax.grad(lambda x: jnp.trace(oracle.covariance(x).as_matrix())))(x)
+    b = drift(DNSAM(oracle, ETA, rho), x)
+    np.testing.assert_allclose(b, published - rho * trace / (2 * n), rtol=1e-12)
+    moved = steps(optimizer(optimizers.dnsam, oracle, rho), x, jnp.arange(7)[:, None])
+    moved = np.mean(moved, axis=0)
+    assert np.abs(b + moved).max() < 0.02 * np.abs(published + moved).max()
 
 
 @pytest.mark.parametrize("micro_batches", [1, 2])
@@ -100,19 +116,17 @@ def test_micro_batches_are_enumerated_too(micro_batches, batch_size, x64):
     drawn = jnp.asarray(one.T)
     residuals = []
     for rho in (0.02, 0.01):
-        moved = steps(optimizers.usam(ETA, rho), oracle, x, drawn)
+        moved = np.asarray(steps(optimizer(optimizers.usam, oracle, rho), x, drawn))
         sde = USAM(oracle, ETA, rho, micro_batches=micro_batches)
         b, S = coefficients(sde, x)
         residuals.append(np.abs(S - np.cov(moved.T, bias=True) / micro_batches).max())
         assert np.abs(b + moved.mean(0)).max() < rho**2 * 2
     np.testing.assert_allclose(np.divide(*residuals), 4, rtol=0.12)
     if micro_batches == 2 and batch_size == 1:
-        process = OptimizerProcess(optimizers.usam(ETA, rho, micro_batches=2), oracle, ETA)
+        process = optimizer(optimizers.usam, oracle, rho, micro_batches=2)
         slots = process.noise(x)
         both = np.stack(np.meshgrid(np.arange(7), np.arange(7))).reshape(2, -1, 1)
-        moved = steps(
-            optimizers.usam(ETA, rho, micro_batches=2), oracle, x, type(slots)(tuple(both))
-        )
+        moved = np.asarray(steps(process, x, type(slots)(tuple(both))))
         np.testing.assert_allclose(np.cov(moved.T, bias=True), S, atol=2 * rho**2)
 
 
@@ -121,10 +135,9 @@ def test_euler_maruyama_at_the_learning_rate_is_the_algorithm(name, x64):
     """On a quadratic with Gaussian noise, of any covariance."""
     factory, SDE, options = PAIRS[name]
     oracle, rho = GaussianNoise(Quadratic(H, 0.5), covariance=SIGMA, batch_size=2.0), 0.3
-    process = OptimizerProcess(factory, {"learning_rate": ETA, "rho": rho, **options}, oracle)
-    sde, xi = SDE(oracle, ETA, rho, **options), jnp.array([0.3, -1.2, 0.8])
-    stepped = process.step(0, process.init(jnp.asarray(X), None), xi).x
-    solved = EulerMaruyama().step(sde, 0.0, sde.initial(jnp.asarray(X)), ETA, xi).X
+    x, xi = jnp.asarray(X), jnp.array([0.3, -1.2, 0.8])
+    stepped = step(optimizer(factory, oracle, rho, **options), x, xi)
+    solved = solver_step(SDE(oracle, ETA, rho, **options), x, xi)
     np.testing.assert_allclose(solved, stepped, rtol=1e-14)
 
 
@@ -150,7 +163,7 @@ def test_sam_in_closed_form_against_quadrature(point, x64):
     oracle, g = GaussianNoise(problem, scale), np.asarray(problem.gradient(x))
     xi, p = polar_rule(g, scale)
     np.testing.assert_allclose(p.sum(), 1, rtol=1e-12)
-    v = steps(optimizers.sam(ETA, rho), oracle, x, jnp.asarray(xi))
+    v = np.asarray(steps(optimizer(optimizers.sam, oracle, rho), x, jnp.asarray(xi)))
     mean = p @ v
     covariance = (v - mean).T @ (p[:, None] * (v - mean))
     b, S = coefficients(SAM(oracle, ETA, rho), x)
@@ -183,42 +196,6 @@ def test_sam_in_one_dimension_is_exact(x64):
         np.testing.assert_allclose(S1, [[max(first, 0)]], atol=1e-9)
 
 
-@pytest.mark.parametrize("d", [2, 3, 20, 300])
-def test_the_unit_vectors_law_by_quadrature(d, x64):
-    """In polar coordinates about g + Z = 0; the angle to g has density in sin^(d - 2)."""
-    at, weight = np.polynomial.legendre.leggauss(400)
-    for s in (0.0, 0.3, 1.0, 4.0, 40.0):
-        centre = np.sqrt(s**2 + d)
-        low, high = max(centre - 12, 0), centre + 12
-        r, wr = low + (at + 1) * (high - low) / 2, weight[:, None]
-        angle = (at + 1) * np.pi / 2 * (1 if s < 10 else 0.5)
-        cos, sin = np.cos(angle), np.sin(angle)
-        log_p = (d - 1) * np.log(r)[:, None] + (d - 2) * np.log(sin)
-        log_p = log_p - (r[:, None] ** 2 - 2 * s * r[:, None] * cos + s**2) / 2
-        p = wr * weight * np.exp(log_p - log_p.max())
-        p /= p.sum()
-        xi = r[:, None] * cos - s  # the noise along g
-        mean, shared, square = np.sum(p * cos), np.sum(p * xi * cos), np.sum(p * cos**2)
-        across = np.sum(p * r[:, None] * sin**2) / (d - 1)  # E of noise times u, one direction
-        law = unit_vector(jnp.asarray(s), d)
-        found = [law.alpha, law.beta, law.across, law.along]
-        tau = (1 - square) / (d - 1)
-        known = [across, shared, tau - across**2, square - mean**2 - shared**2]
-        np.testing.assert_allclose(law.alpha * s, mean, atol=1e-10)
-        np.testing.assert_allclose(found, known, atol=2e-10)
-
-
-def test_the_unit_vectors_law_holds_in_single_precision():
-    for d in (1, 2, 20):
-        s = np.geomspace(1e-4, 1e4, 60)
-        single = jax.vmap(lambda s, d=d: unit_vector(s, d))(jnp.asarray(s, jnp.float32))
-        with jax.enable_x64(True):
-            double = jax.vmap(lambda s, d=d: unit_vector(s, d))(jnp.asarray(s))
-        for found, known in zip(single, double, strict=True):
-            assert found.dtype == jnp.float32
-            np.testing.assert_allclose(found, known, atol=2e-6)
-
-
 def test_first_order_covariance_of_additive_noise(x64):
     """Σ + ρ s (Σ H + H Σ) of USAM (s = 1) and DNSAM (s = 1/n), where it is positive."""
     oracle, x, rho = GaussianNoise(Quadratic(H, 0.5), covariance=SIGMA), jnp.asarray(X), 0.05
@@ -237,24 +214,18 @@ def test_without_noise_they_are_the_ordinary_differential_equations(name, x64):
     g = H @ (X - 0.5)
     n = 1 if name in ("usam", "n-usam") else np.linalg.norm(g)
     sde = SDE(FullBatch(problem), ETA, rho, **options)
-    np.testing.assert_allclose(
-        sde.drift(0.0, sde.initial(x), None).X, -(g + rho / n * H @ g), rtol=1e-13
-    )
+    np.testing.assert_allclose(drift(sde, x), -(g + rho / n * H @ g), rtol=1e-13)
     assert jax.tree.leaves(sde.brownian_structure(x)) == []
     if n != 1:
-        at_rest = sde.initial(jnp.full(3, 0.5))
-        np.testing.assert_array_equal(sde.drift(0.0, at_rest, None).X, np.zeros(3))
+        np.testing.assert_array_equal(drift(sde, jnp.full(3, 0.5)), np.zeros(3))
         floored = SDE(FullBatch(problem), ETA, rho, floor=100.0, **options)
-        np.testing.assert_allclose(
-            floored.drift(0.0, sde.initial(x), None).X, -(g + rho / 100 * H @ g), rtol=1e-13
-        )
+        np.testing.assert_allclose(drift(floored, x), -(g + rho / 100 * H @ g), rtol=1e-13)
 
 
 def test_without_diffusion_the_drift_keeps_the_noises_part(x64):
     oracle, x = MiniBatch(regression()), jnp.array([0.4, -0.7, 0.3])
     full, none = (USAM(oracle, ETA, 0.1, covariance=c) for c in ("full", "none"))
-    drift = none.drift(0.0, none.initial(x), None).X
-    np.testing.assert_allclose(coefficients(full, x)[0], drift, rtol=1e-13)
+    np.testing.assert_allclose(drift(full, x), drift(none, x), rtol=1e-13)
     assert jax.tree.leaves(none.brownian_structure(x)) == []
 
 
@@ -277,6 +248,11 @@ def test_a_sample_stands_for_draws_that_cannot_be_enumerated(x64):
         assert np.abs(b - usam).max() > 20 * spread or scale == 0.5
 
 
+def sampled_gradients(oracle, x):
+    (draws,) = step_law(oracle, x, samples=4).draws
+    return jax.vmap(lambda c: oracle.sample_gradient(x, c))(draws)
+
+
 def test_a_sample_knows_what_is_known(x64):
     """E p_c of USAM and DNSAM, so that additive noise has the exact drift; variances over m - 1."""
     oracle, x = GaussianNoise(Quadratic(H), covariance=SIGMA), jnp.asarray(X)
@@ -285,16 +261,14 @@ def test_a_sample_knows_what_is_known(x64):
         b_m, S = coefficients(SDE(oracle, ETA, 0.1, samples=4), x)
         np.testing.assert_allclose(b_m, b, rtol=1e-12)
         assert np.linalg.matrix_rank(S, tol=1e-9) == 3
-    law = step_law(oracle, x, samples=4)
-    g = jax.vmap(lambda c: oracle.sample_gradient(x, c))(law.draws[0])
+    g = jax.jit(sampled_gradients)(oracle, x)
     _, S = coefficients(USAM(oracle, ETA, 0.0, samples=4), x)
     np.testing.assert_allclose(S, np.cov(g.T), rtol=1e-12)
     batches = MiniBatch(regression(), 8)  # H_c ∇f has a known mean, whatever the noise
     x = jnp.array([0.4, -0.7, 0.3])
     full = USAM(batches, ETA, 0.1, full_perturbation=True, covariance="none")
     known = USAM(FullBatch(batches.problem), ETA, 0.1)
-    at = full.initial(x)
-    np.testing.assert_array_equal(full.drift(0.0, at, None).X, known.drift(0.0, at, None).X)
+    np.testing.assert_array_equal(drift(full, x), drift(known, x))
 
 
 def test_the_size_of_the_batch_and_micro_batches_with_additive_noise(x64):
@@ -309,14 +283,12 @@ def test_the_size_of_the_batch_and_micro_batches_with_additive_noise(x64):
         b, S = coefficients(SDE(oracle, ETA, rho, micro_batches=3), x)
         np.testing.assert_allclose(b, one[0], rtol=1e-12)
         np.testing.assert_allclose(S, one[1] / 3, rtol=1e-12)
-    factory = optimizers.usam(ETA, rho, micro_batches=3)
-    process, sde = OptimizerProcess(factory, oracle, ETA), USAM(oracle, ETA, rho, micro_batches=3)
+    process = optimizer(optimizers.usam, oracle, rho, micro_batches=3)
+    sde = USAM(oracle, ETA, rho, micro_batches=3)
     draws = tuple(jnp.asarray(w) for w in np.random.default_rng(0).normal(size=(3, 3)))
     slots = type(process.noise(x))(draws)
-    stepped = process.step(0, process.init(x, None), slots).x
     unit = sde.shared(process.brownian(x, slots))
-    solved = EulerMaruyama().step(sde, 0.0, sde.initial(x), ETA, unit).X
-    np.testing.assert_allclose(solved, stepped, rtol=1e-13)
+    np.testing.assert_allclose(solver_step(sde, x, unit), step(process, x, slots), rtol=1e-13)
 
 
 def test_the_floor_is_not_of_the_closed_form(x64):
@@ -326,50 +298,49 @@ def test_the_floor_is_not_of_the_closed_form(x64):
         np.testing.assert_array_equal(found, known)
 
 
+class Parts(Problem):
+    """The quadratic of `{"a": (1, 1), "b": (2,)}`, whose coordinates are x₃, x₁ and x₂."""
+
+    def loss(self, x):
+        return Quadratic(H).loss(jnp.concatenate([x["b"], x["a"].ravel()]))
+
+
 @pytest.mark.parametrize("covariance", ["full", "first-order", "sgd", "none"])
 @pytest.mark.parametrize("SDE", [USAM, DNSAM, SAM])
-def test_a_point_of_several_arrays_is_one_vector(SDE, covariance, key):
-    """Two arrays a step on, as one array of their coordinates."""
-    problem, x = Quadratic(H), np.asarray(X / 10, np.float32)
-
-    class Parts(Problem):
-        def loss(self, x):
-            return problem.loss(jnp.concatenate([x["b"], x["a"].ravel()]))
-
-    sigma = np.diag([0.5, 0.5, 0.5]) ** 2 if SDE is not SAM else None
-    noise = {"scale": 0.5} if sigma is None else {"covariance": sigma}
-    ends = []
-    for of, x0 in ((problem, x), (Parts(), {"a": x[2:].reshape(1, 1), "b": x[:2]})):
-        sde = SDE(GaussianNoise(of, **noise), ETA, 0.1, covariance=covariance)
-        sizes = [leaf.shape for leaf in jax.tree.leaves(sde.brownian_structure(x0))]
-        assert sum(int(np.prod(shape)) for shape in sizes) == (
-            0 if covariance == "none" else 6 if SDE is SAM and covariance == "full" else 3
-        )
-        found = simulate(
-            SDEProcess(sde, ETA), x0, steps=3, paths=2000, key=key, records=[3],
-            observables={"loss": of.loss},
-        )  # fmt: skip
-        ends.append((found.mean("loss")[-1], found.standard_error("loss")[-1]))
-    (a, error_a), (b, error_b) = ends  # other draws of the same law: |z| > 5 with 6e-7
-    assert abs(a - b) <= 5 * np.hypot(error_a, error_b) + 1e-6
+def test_a_point_of_several_arrays_is_one_vector(SDE, covariance, x64):
+    """Drift and covariance at two arrays are those at one array, its coordinates in their order."""
+    x, order, noise = X / 10, [2, 0, 1], {"scale": 0.5}
+    parts = {"a": jnp.array(x[2:].reshape(1, 1)), "b": jnp.array(x[:2])}
+    if SDE is not SAM:
+        noise = {"covariance": SIGMA}
+    mixed = noise if SDE is SAM else {"covariance": SIGMA[np.ix_(order, order)]}
+    several = SDE(GaussianNoise(Parts(), **mixed), ETA, 0.1, covariance=covariance)
+    sizes = [leaf.size for leaf in jax.tree.leaves(several.brownian_structure(parts))]
+    motions = 0 if covariance == "none" else 2 if SDE is SAM and covariance == "full" else 1
+    assert sum(sizes) == 3 * motions
+    b, S = coefficients(several, parts)
+    of_one = SDE(GaussianNoise(Quadratic(H), **noise), ETA, 0.1, covariance=covariance)
+    one_b, one_S = coefficients(of_one, jnp.array(x))
+    np.testing.assert_allclose(b, one_b[np.array(order)], rtol=1e-13)
+    np.testing.assert_allclose(S, np.asarray(one_S)[np.ix_(order, order)], atol=1e-13)
 
 
 def test_without_noise_diffrax_solves_the_drift(x64):
-    x, rho = jnp.asarray(X), 0.3
-    for sde in (USAM(FullBatch(Quadratic(H)), ETA, rho), SAM(FullBatch(Quadratic(H)), ETA, rho)):
+    """x' = -(I + ρ H) H x of USAM by diagonalisation, x' = -(I + ρ H/|H x|) H x of SAM by SciPy."""
+    rho, T = 0.3, 0.2
+    rates, axes = np.linalg.eigh(H + rho * H @ H)
+    usam = axes @ (np.exp(-rates * T) * (axes.T @ X))
+
+    def slope(_, x):
+        return -(H @ x + rho * H @ H @ x / np.linalg.norm(H @ x))
+
+    sam = scipy.integrate.solve_ivp(slope, (0, T), X, rtol=1e-11, atol=1e-11).y[:, -1]
+    for SDE, known in ((USAM, usam), (SAM, sam)):
+        sde = SDE(FullBatch(Quadratic(H)), ETA, rho)
         solved = diffrax.diffeqsolve(
-            sde.terms(), diffrax.Tsit5(), 0.0, 0.2, 0.05, sde.initial(x)
+            sde.terms(), diffrax.Tsit5(), 0.0, T, 0.05, sde.initial(jnp.asarray(X))
         ).ys.X[0]
-        time = np.linspace(0, 0.2, 2001)
-        y = sde.initial(x)
-        for t, dt in zip(time, np.diff(time), strict=False):
-            y = jax.tree.map(lambda y, b, dt=dt: y + dt * b, y, euler_drift(sde, t, y))
-        np.testing.assert_allclose(solved, y.X, atol=2e-3)
-
-
-@eqx.filter_jit
-def euler_drift(sde, t, y):
-    return sde.drift(t, y, None)
+        np.testing.assert_allclose(solved, known, atol=1e-6)
 
 
 def test_general_noise_needs_a_sample(x64):
@@ -381,8 +352,8 @@ def test_general_noise_needs_a_sample(x64):
         sde = SAM(oracle, ETA, 0.1)
         with pytest.raises(InputError, match="give the SDE a number of `samples`"):
             sde.drift(0.0, sde.initial(x), None)
-        sampled = SAM(oracle, ETA, 0.1, samples=8)
-        assert np.all(np.isfinite(sampled.drift(0.0, sde.initial(x), None).X))
+        sampled = SAM(oracle, ETA, 0.1, samples=4)
+        assert np.all(np.isfinite(drift(sampled, x)))
     assert np.all(np.isfinite(coefficients(USAM(oracle, ETA, 0.1), x)[1]))
 
 

@@ -87,7 +87,7 @@ class Seen(eqx.Module):
         cls, fn: Callable, component: int, chain: Refined, x0: PyTree, surrogates: list[Linear]
     ) -> "Seen":
         """For surrogates at the time when they are read."""
-        states = eqx.filter_eval_shape(lambda: sides(chain.init(x0, _no_draw(chain, x0))))
+        states = eqx.filter_eval_shape(lambda x: sides(chain.init(x, _no_draw(chain, x))), x0)
         places = (chain.pairs[0].optimizer, *(pair.sde for pair in chain.pairs))
         gradients, hessians, traces = [], [], []
         for state, place, surrogate in zip(states, places, surrogates, strict=True):

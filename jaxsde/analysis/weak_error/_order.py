@@ -79,6 +79,8 @@ def fit_order(
         )
     if not 0 < confidence < 1:
         raise _checks.InputError(f"confidence must lie between 0 and 1, got {confidence!r}")
+    if not np.any(e):
+        raise _checks.InputError("errors that are all 0 have no order")
     u, powers = h / h.max(), np.arange(2.0, TERMS + 1)
     found = _least_squares(u, e, s, LEAST**powers)
     for _ in range(2):  # until ρ is that of its own fit

@@ -7,8 +7,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxsde import _checks
-from jaxsde.analysis.compare import with_error
+from jaxsde.analysis.compare import HEAVY, doubt, with_error
 from jaxsde.analysis.weak_error._order import Order
+
+LARGE = 0.1  # share of the integrator's last correction in an error that is worth a word
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,15 +19,19 @@ class ObservableError:
 
     Fields, each `(L,)` but for `order`:
         error: the difference, the SDE's mean extrapolated to step 0 of the integrator.
-        standard_error: of it.
-        lower: the interval's lower end.
+        standard_error: of it, by Monte Carlo alone.
+        lower: the interval's lower end, by Monte Carlo alone.
         upper: its upper end.
         optimizer: E g(x_k).
         sde: E g(X).
-        bias: the extrapolation's last correction; what is left of the integrator's error is less.
-        gain: standard error of two independent runs of the same work, the SDE at the finest step,
-            over this one; work is counted in steps of either side.
+        bias: the extrapolation's last correction; where it converges, more than is left of the
+            integrator's error.
+        bias_error: of that, by Monte Carlo.
+        gain: standard error of two independent runs of as many steps in all, split at best between
+            the optimizer and the SDE at the finest step, over this one. Surrogates and pilot are
+            not counted.
         gain_by_pairing: the same with the common noise alone, without controls.
+        heaviest: the largest share of a side's sampled variance that one path carries.
         order: the fit; None where the errors allow none.
     """
 
@@ -36,8 +42,10 @@ class ObservableError:
     optimizer: Float[np.ndarray, " L"]
     sde: Float[np.ndarray, " L"]
     bias: Float[np.ndarray, " L"]
+    bias_error: Float[np.ndarray, " L"]
     gain: Float[np.ndarray, " L"]
     gain_by_pairing: Float[np.ndarray, " L"]
+    heaviest: float
     order: Order | None
 
     @property
@@ -61,7 +69,7 @@ class WeakError:
         dt: the optimizer's steps in the SDE's clock, `(L,)`.
         steps: how many of them, `(L,)`.
         paths: of the final runs, `(L,)`.
-        used: the share of them that did not diverge, `(L,)`.
+        used: the share of them that did not diverge, `(L,)`; below 1 there are no controls.
         time: at which the errors are, t0 + steps dt.
         confidence: of every interval.
         integrator: the SDE's steps at the finest level for each of the optimizer's.
@@ -92,12 +100,16 @@ class WeakError:
         return "\n".join(lines)
 
     def _of(self, found: ObservableError) -> str:
+        if found.heaviest > HEAVY:
+            return f"no verdict. {doubt(found.heaviest)}."
         text = f"{self._order(found)} {self._noise(found)}{self._bias(found)}"
+        if not found.gain.max() > 0:
+            return f"{text} There is no noise in it."
         gain = f"{found.gain.min():.2g} to {found.gain.max():.2g}"
         pairing = f"{found.gain_by_pairing.min():.2g} to {found.gain_by_pairing.max():.2g}"
         return (
-            f"{text} Standard errors are {gain} times below those of independent runs of equal "
-            f"work (by common noise alone {pairing})."
+            f"{text} Standard errors are {gain} times below those of independent runs of as many "
+            f"steps (by common noise alone {pairing})."
         )
 
     def _order(self, found: ObservableError) -> str:
@@ -118,8 +130,8 @@ class WeakError:
         order, fit = found.order, ""
         whole = order.whole()
         if order.poor_fit:
-            fit = " The points scatter more than their errors allow, so the fit is not the whole "
-            fit += "story."
+            fit = " The points scatter more than their errors allow, so the errors do not follow "
+            fit += "one power law there."
         if whole is not None:
             verdict = f"order {whole}, and no other whole one, agrees with that"
         elif order.upper - order.lower < 1:
@@ -139,11 +151,11 @@ class WeakError:
 
     def _bias(self, found: ObservableError) -> str:
         size = np.abs(found.error) + found.standard_error
-        share = np.abs(found.bias) / np.where(size > 0, size, 1)
-        text = f"The integrator's own error is below {share.max():.2g} of it"
-        hidden = np.abs(found.bias) > (found.upper - found.lower) / 2
-        if share.max() > 0.1 and np.any(hidden):
-            return f"{text}, more than the noise: raise substeps or levels."
+        reach = np.abs(found.bias) + 2 * found.bias_error
+        share = reach / np.where(size > 0, size, 1)
+        text = f"The extrapolation's last correction is at most {share.max():.2g} of it"
+        if np.any((reach > (found.upper - found.lower) / 2) & (share > LARGE)):
+            return f"{text}, more than the noise: raise the levels."
         return f"{text}."
 
     def table(self, name: str) -> list[tuple[str, list[str]]]:
@@ -178,8 +190,9 @@ class WeakError:
             variables[name] = (axis, getattr(self, name))
         attributes = {"time": self.time, "confidence": self.confidence, "verdict": self.verdict}
         for name, found in self.errors.items():
-            for field in dataclasses.fields(found)[:-1]:
-                variables[f"{name}.{field.name}"] = (axis, getattr(found, field.name))
+            for field, value in vars(found).items():
+                if isinstance(value, np.ndarray):
+                    variables[f"{name}.{field}"] = (axis, value)
             if found.order is not None:
                 attributes[f"{name}.order"] = found.order[:3]
         return xarray.Dataset(variables, {axis: self.learning_rate}, attributes)

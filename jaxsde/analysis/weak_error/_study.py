@@ -16,6 +16,7 @@ from jaxsde.analysis.weak_error._controlled import Controlled, Seen
 from jaxsde.analysis.weak_error._order import Order, fit_order, paths_for
 from jaxsde.analysis.weak_error._result import ObservableError, WeakError
 from jaxsde.engine import Progress, RandomStart, simulate, with_covariance
+from jaxsde.engine.inputs import cast, start_point, struct
 from jaxsde.engine.observables import as_observable
 from jaxsde.processes import OptimizerProcess, Refined
 from jaxsde.sdes import SDE
@@ -37,11 +38,12 @@ class Case(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Means and covariance of what `Seen` gives, over n paths."""
+    """What `Seen` gives: means and covariance over the n paths used, values of the first ones."""
 
     mean: Float[np.ndarray, " v"]
     covariance: Float[np.ndarray, "v v"]
     n: int
+    values: Float[np.ndarray, "v s"]
 
 
 class Coefficients(NamedTuple):
@@ -83,7 +85,8 @@ def weak_error(
             decay = 1 - ρ dt with ρ fixed.
         sde: maps a learning rate to the SDE.
         x0: the start, in float64.
-        learning_rates: η, at least three for an order, each with `time` a multiple of its dt.
+        learning_rates: η, at least two, and three for an order, each with `time` a multiple of its
+            dt; results are ordered from the largest on.
         time: after t0, in the SDE's clock.
         key: of the noise.
         observables: functions g of the position; those of the problem by default. The components of
@@ -93,7 +96,7 @@ def weak_error(
             two orders in h below the one that is measured.
         warm_up: time for which the SDE's side is the optimizer, as in `Paired`.
         width: of the order's interval, aimed at.
-        paths: at a learning rate, at most.
+        paths: at a learning rate, at most; at least 4,096.
         confidence: of every interval, one by one.
         progress: called while it runs.
 
@@ -102,32 +105,79 @@ def weak_error(
 
     Raises:
         InputError: JAX not in float64, a time that is no multiple of a step, fewer than two
-            learning rates or levels, an observable of the state.
+            learning rates or levels, an observable of the state, numbers out of range, paths of the
+            pilot that diverge.
     """
+    rates = _checked(learning_rates, time, warm_up, levels, width, paths, confidence)
+    began = clock.monotonic()
+    if not isinstance(x0, RandomStart):
+        x0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), x0)
+    x0, dtype = start_point(x0)
+    chains = [
+        cast(_chain(optimizer, sde, eta, time, substeps, levels, warm_up), dtype) for eta in rates
+    ]
+    steps = [_whole("time", time, chain.dt, eta) for chain, eta in zip(chains, rates, strict=True)]
+    bar = _Bar(progress, sum(steps) * BLOCK)
+    watched = _functions(chains[0], observables)
+    cases = [
+        _case(chain, x0, k, max(steps), own, watched)
+        for chain, k, own in zip(chains, steps, jax.random.split(key, (len(rates), 3)), strict=True)
+    ]
+    h = np.array([float(chain.dt) for chain in chains])
+    coefficients, needed = _pilot(cases, x0, h, levels, width, confidence, bar)
+    n = BLOCK * np.clip(np.ceil(needed / BLOCK), 1, paths // BLOCK).astype(int)
+    bar.total += int(np.sum(n * steps))
+    finals = [_run(case, x0, int(m), 2, bar) for case, m in zip(cases, n, strict=True)]
+    counts = [substeps * 2**j for j in range(levels)]
+    errors = {
+        name: _errors(
+            [final[name] for final in finals], [c[name] for c in coefficients], h, counts, n,
+            confidence,
+        )
+        for name in finals[0]
+    }  # fmt: skip
+    used = np.array([min(sample.n for sample in final.values()) for final in finals]) / n
+    end = float(chains[0].t0) + time
+    return WeakError(
+        rates, h, np.array(steps), n, used, end, confidence, counts[-1], errors,
+        clock.monotonic() - began,
+    )  # fmt: skip
+
+
+def _checked(
+    learning_rates, time, warm_up, levels, width, paths, confidence
+) -> Float[np.ndarray, " L"]:
+    """The learning rates from the largest on."""
     if jnp.result_type(float) != np.float64:
         raise _checks.InputError(
             "weak errors need float64: call jax.config.update('jax_enable_x64', True) first"
         )
     rates = np.unique(np.asarray(learning_rates, float))[::-1]
     _checks.positive("learning_rates", rates)
-    _checks.positive("width", width)
-    most = _checks.at_least("paths", paths, BLOCK)
     if len(rates) < 2 or len(rates) < np.size(learning_rates):
-        raise _checks.InputError("learning_rates must be at least two different ones")
+        raise _checks.InputError("learning_rates must be at least two, all different")
+    for name, value in (("time", time), ("width", width)):
+        _checks.positive_number(name, value)
+    if warm_up is not None and not 0 < warm_up < time:
+        raise _checks.InputError(f"warm_up must lie between 0 and time, got {warm_up!r}")
+    if not 0 < confidence < 1:
+        raise _checks.InputError(f"confidence must lie between 0 and 1, got {confidence!r}")
     _checks.at_least("levels", levels, 2)
-    began = clock.monotonic()
-    if not isinstance(x0, RandomStart):
-        x0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), x0)
-    chains = [_chain(optimizer, sde, eta, time, substeps, levels, warm_up) for eta in rates]
-    steps = [_whole(time, chain.dt, eta) for chain, eta in zip(chains, rates, strict=True)]
-    bar = _Bar(progress, sum(steps) * BLOCK)
-    watched = _functions(chains[0], observables)
-    keys = jax.random.split(key, (len(rates), 3))
-    cases = [
-        _case(chain, x0, k, max(steps), own, watched)
-        for chain, k, own in zip(chains, steps, keys, strict=True)
-    ]
+    _checks.at_least("paths", paths, BLOCK)
+    return rates
+
+
+def _pilot(
+    cases: list[Case], x0, h, levels: int, width: float, confidence: float, bar: "_Bar"
+) -> tuple[list[dict[str, Coefficients]], Float[np.ndarray, " L"]]:
+    """The controls' coefficients, and the paths that each learning rate needs."""
     pilots = [_run(case, x0, BLOCK, 1, bar) for case in cases]
+    for step, pilot in zip(h, pilots, strict=True):
+        if not all(np.all(np.isfinite(sample.covariance)) for sample in pilot.values()):
+            raise _checks.InputError(
+                f"paths diverge at the step {step:g}, and what is left of them has no finite "
+                "variance: choose smaller learning rates"
+            )
     coefficients = [
         {
             name: Coefficients(
@@ -137,25 +187,8 @@ def weak_error(
         }
         for pilot in pilots
     ]
-    h = np.array([float(chain.dt) for chain in chains])
-    needed = _allocate(pilots, coefficients, h, np.array(steps), width, confidence)
-    n = BLOCK * np.clip(np.ceil(needed / BLOCK), 1, most // BLOCK).astype(int)
-    bar.total += int(np.sum(n * steps))
-    finals = [_run(case, x0, int(m), 2, bar) for case, m in zip(cases, n, strict=True)]
-    counts = [substeps * 2**j for j in range(levels)]
-    errors = {
-        name: _errors(
-            [final[name] for final in finals], [c[name] for c in coefficients], h, counts,
-            confidence,
-        )
-        for name in finals[0]
-    }  # fmt: skip
-    used = np.array([min(s.n for s in final.values()) for final in finals]) / n
-    end = float(chains[0].t0) + time
-    return WeakError(
-        rates, h, np.array(steps), n, used, end, confidence, counts[-1], errors,
-        clock.monotonic() - began,
-    )  # fmt: skip
+    steps = np.array([case.steps for case in cases])
+    return coefficients, _allocate(pilots, coefficients, h, steps, width, confidence)
 
 
 class _Bar:
@@ -174,21 +207,20 @@ class _Bar:
 
 def _chain(optimizer, sde, eta: float, time, substeps, levels, warm_up) -> Refined:
     process = optimizer(float(eta))
-    k0 = None if warm_up is None else _whole(warm_up, process.dt, eta)
+    k0 = None if warm_up is None else _whole("warm_up", warm_up, process.dt, eta)
     chain = Refined(process, sde(float(eta)), substeps, levels, k0)
-    _whole(time, chain.dt, eta)
+    _whole("time", time, chain.dt, eta)
     return chain
 
 
-def _whole(time: float, dt: Any, eta: float) -> int:
+def _whole(name: str, time: float, dt: Any, eta: float) -> int:
     """The number of steps in a time."""
     dt = float(dt)
-    k = int(np.rint(time / dt)) if time > 0 else 0
-    if k < 1 or abs(time / dt - k) > 1e-6 * k:
-        near = max(k, 1)
+    k = max(int(np.rint(time / dt)), 1)
+    if abs(time / dt - k) > 1e-6 * k:
         raise _checks.InputError(
-            f"time {time:g} is no multiple of the step {dt:g} at learning rate {eta:g}: choose "
-            f"learning rates with steps {time:g}/k, such as {time / near:g}"
+            f"{name} {time:g} is no multiple of the step {dt:g} at learning rate {eta:g}: choose "
+            f"learning rates with steps {time:g}/k, such as {time / k:g}"
         )
     return k
 
@@ -204,7 +236,7 @@ def _functions(chain: Refined, observables: Mapping[str, Callable] | None) -> di
 
 
 def _case(chain: Refined, x0, steps: int, longest: int, keys, watched) -> Case:
-    x = x0.struct(jnp.result_type(float)) if isinstance(x0, RandomStart) else x0
+    x = struct(x0, jnp.result_type(float))
     surrogates = _surrogate.fit(chain, x0, steps, longest, FIT, keys[0])
     seen = {}
     for name, fn in watched.items():
@@ -223,7 +255,10 @@ def _run(case: Case, x0, paths: int, key: int, bar: _Bar) -> dict[str, Sample]:
     )  # fmt: skip
     return {
         name: Sample(
-            ensemble.mean(name)[0], ensemble.covariance(name)[0], int(ensemble.used(name)[0])
+            ensemble.mean(name)[0],
+            ensemble.covariance(name)[0],
+            int(ensemble.used(name)[0]),
+            ensemble.sample[name][0],
         )
         for name in case.seen
     }
@@ -268,7 +303,7 @@ def _estimate(sample: Sample, a: np.ndarray, paths: int | None = None) -> tuple[
     """aᵀ mean and its standard error, which is at least rounding."""
     n = sample.n if paths is None else paths
     sides = np.abs(a[: len(a) // 3] * sample.mean[: len(a) // 3])
-    rounding = 64 * np.finfo(float).eps * np.sum(sides)
+    rounding = 64 * np.finfo(float).eps * np.sum(sides) + np.finfo(float).tiny  # never 0
     variance = max(float(a @ sample.covariance @ a), 0.0)
     return float(a @ sample.mean), float(np.hypot(np.sqrt(variance / max(n, 1)), rounding))
 
@@ -300,24 +335,48 @@ def _order(h, e, s, confidence) -> Order | None:
 
 def _errors(
     samples: list[Sample], coefficients: list[Coefficients], h: np.ndarray, counts: list[int],
-    confidence: float,
+    paths: np.ndarray, confidence: float,
 ) -> ObservableError:  # fmt: skip
-    levels = len(counts)
-    e, s = np.array(
-        [_estimate(sample, a.error) for sample, a in zip(samples, coefficients, strict=True)]
-    ).T
+    levels, weights = len(counts), extrapolation(len(counts))
+    plain, rows = _plain(_difference(levels)), []
+    for sample, own, n in zip(samples, coefficients, paths, strict=True):
+        a = own if sample.n == n else Coefficients(*(_plain(c[: levels + 1]) for c in own))
+        error, s = _estimate(sample, a.error)
+        correction, correction_error = _estimate(sample, a.correction)
+        row = (error, s, sample.mean[0], sample.mean[1 : levels + 1] @ weights, correction)
+        apart = _independent(sample, counts)
+        paired = _estimate(sample, plain)[1]
+        rows.append((*row, correction_error, apart / s, apart / paired))
+    e, s, optimizer, sde, bias, bias_error, gain, by_pairing = np.array(rows).T
+    s = np.where(np.isfinite(s), s, np.inf)
     reach = s * scipy.stats.norm.isf((1 - confidence) / 2)
-    means = np.array([sample.mean[: levels + 1] for sample in samples])
-    weights = extrapolation(levels)
-    bias = [_estimate(s, a.correction)[0] for s, a in zip(samples, coefficients, strict=True)]
-    work = (1 + counts[-1]) / (1 + sum(counts))  # of a pair of independent runs, and of this one
-    apart, paired = np.zeros(len(h)), np.zeros(len(h))
-    for i, sample in enumerate(samples):
-        variance = np.diag(sample.covariance)
-        apart[i] = np.sqrt((variance[0] + variance[levels]) / max(sample.n, 1) * work)
-        a = np.concatenate([_difference(levels), np.zeros(len(variance) - levels - 1)])
-        paired[i] = _estimate(sample, a)[1]
+    heaviest = max(_heaviest(sample, levels + 1) for sample in samples)
     return ObservableError(
-        e, s, e - reach, e + reach, means[:, 0], means[:, 1:] @ weights, np.array(bias),
-        apart / s, apart / paired, _order(h, e, s, confidence),
+        e, s, e - reach, e + reach, optimizer, sde, bias, bias_error, gain, by_pairing, heaviest,
+        _order(h, e, s, confidence),
     )  # fmt: skip
+
+
+def _plain(of_sides: np.ndarray) -> Float[np.ndarray, " v"]:
+    """Without controls, whose mean over survivors is not known."""
+    return np.concatenate([of_sides, np.zeros(2 * len(of_sides))])
+
+
+def _independent(sample: Sample, counts: list[int]) -> float:
+    """Standard error of independent runs at as many steps, split between the sides at best.
+
+    With costs 1 and s of a path of the optimizer and of the SDE at s substeps, and variances v, V,
+    the least variance at the cost c is (√v + √(s V))²/c.
+    """
+    variance, levels = np.diag(sample.covariance), len(counts)
+    best = (np.sqrt(variance[0]) + np.sqrt(counts[-1] * variance[levels])) ** 2
+    return float(np.sqrt(best / (max(sample.n, 1) * (1 + sum(counts)))))
+
+
+def _heaviest(sample: Sample, sides: int) -> float:
+    """The share of a side's sampled variance that one path carries."""
+    values = sample.values[:sides, np.all(np.isfinite(sample.values), axis=0)]
+    squares = (values - np.median(values, axis=1, keepdims=True)) ** 2 if values.size else values
+    total = np.sum(squares, axis=1)
+    shares = np.max(squares, axis=1, initial=0)[total > 0] / total[total > 0]
+    return float(np.max(shares, initial=0))

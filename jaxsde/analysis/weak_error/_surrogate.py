@@ -24,11 +24,12 @@ from jaxtyping import Array, Float, PyTree
 from jaxsde import engine
 from jaxsde.engine import Draw, Index, Normal, Rademacher, StudentT, Uniform
 from jaxsde.engine.devices import paths_mesh
+from jaxsde.engine.inputs import struct
 from jaxsde.engine.noise import Law
 from jaxsde.engine.sharding import compiled
 from jaxsde.processes import Levels, PairedDraw, Refined
 
-LARGEST = 64  # entries of a state, or examples that a batch is drawn from, with a surrogate
+LARGEST = 64  # entries of a state, of a draw, or of a batch's counts that a surrogate follows
 THRESHOLDS = np.array([-1.2, -0.6, 0.0, 0.6, 1.2])  # of the signs of a normal draw
 CONDITION = 1e-10  # of the least squares, in units of the largest singular value
 
@@ -40,13 +41,19 @@ class Features(NamedTuple):
     covariance: Float[np.ndarray, "m m"]
 
 
-def features(law: Law, shape: tuple[int, ...]) -> Features:
-    """φ of a draw, one function after the other, and Φ.
+NONE = Features(lambda value: jnp.zeros(0), np.zeros((0, 0)))
 
-    Normal ξ: ξ, sign ξ, (ξ² - 1)/√2. Student-t: sign, and the value where it has a variance.
-    Uniform u: √12 (u - 1/2), sign(u - 1/2). Index: how often each example is drawn, less its mean.
+
+def features(law: Law, shape: tuple[int, ...]) -> Features:
+    """φ of a draw, one function after the other, and Φ; none of a draw with many entries.
+
+    Normal ξ: ξ, (ξ² - 1)/√2, and sign(ξ - a) less its mean at five a. Student-t: its sign.
+    Rademacher: itself. Uniform u: √12 (u - 1/2), sign(u - 1/2). Index: how often each example is
+    drawn, less its mean.
     """
     size = int(np.prod(shape))
+    if size > LARGEST:
+        return NONE
     match law:
         case Normal():
             fns, one = _of_normal()
@@ -57,10 +64,10 @@ def features(law: Law, shape: tuple[int, ...]) -> Features:
             one = np.array([[1, np.sqrt(3) / 2], [np.sqrt(3) / 2, 1]])
         case StudentT():
             fns, one = [jnp.sign], np.eye(1)
-        case Index() if law.n <= LARGEST:
+        case Index() if law.n * size <= LARGEST:
             return _counts(law, size)
         case _:
-            return Features(lambda value: jnp.zeros(0), np.zeros((0, 0)))
+            return NONE
 
     def of(value):
         return jnp.concatenate([jnp.ravel(fn(value)) for fn in fns])
@@ -97,9 +104,10 @@ def _counts(law: Index, size: int) -> Features:
 
 
 def vector(state: PyTree) -> Float[Array, " n"]:
-    """z: the floating arrays of a state."""
+    """z: the floating arrays of a state; one 0 in the place of a large one, which none follows."""
     floating = [jnp.ravel(leaf) for leaf in jax.tree.leaves(state) if eqx.is_inexact_array(leaf)]
-    return jnp.concatenate(floating)
+    z = jnp.concatenate(floating)
+    return z if z.size <= LARGEST else jnp.zeros(1)
 
 
 def with_vector(state: PyTree, z: Float[Array, " n"]) -> PyTree:
@@ -123,7 +131,8 @@ def declared(chain: Refined, x0: PyTree) -> list[list[Features]]:
     finest = chain.pairs[-1]
     own = [features(d.law, d.shape) for d in _draws(finest.optimizer.noise(x0))]
     unit = _draws(finest.noise(x0).unit[0])
-    substep = [Features(jnp.ravel, np.eye(int(np.prod(d.shape)))) for d in unit]
+    sizes = [int(np.prod(draw.shape)) for draw in unit]
+    substep = [Features(jnp.ravel, np.eye(n)) if n <= LARGEST else NONE for n in sizes]
     return [own, *(substep * pair.substeps for pair in chain.pairs)]
 
 
@@ -136,7 +145,8 @@ def featured(chain: Refined, x0: PyTree, draw: PairedDraw) -> tuple[Float[Array,
     found = []
     for side, own in zip(noises(chain, draw), declared(chain, x0), strict=True):
         leaves = jax.tree.leaves(side)
-        found.append(jnp.concatenate([f.of(v) for f, v in zip(own, leaves, strict=True)]))
+        values = [feature.of(value) for feature, value in zip(own, leaves, strict=True)]
+        found.append(jnp.concatenate([jnp.zeros(0), *values]))
     return tuple(found)
 
 
@@ -206,13 +216,13 @@ def fit(chain: Refined, x0: PyTree, steps: int, longest: int, paths: int, key) -
     """
     records = np.minimum(np.arange(1, longest + 1), steps).astype(np.int32)
     means, covariances = _moments(paths_mesh(None), chain, x0, key, paths, records)
-    found = []
-    for mean, covariance, own in zip(means, covariances, declared(chain, x0), strict=True):
+    x, found = struct(x0, jnp.result_type(float)), []
+    for mean, covariance, own in zip(means, covariances, declared(chain, x), strict=True):
         blocks = [feature.covariance for feature in own]
         m = sum(len(block) for block in blocks)
         n = (mean.shape[1] - m) // 2
         A, B, P = np.zeros((longest, n, n)), np.zeros((longest, n, m)), np.zeros((n, n))
-        if n <= LARGEST and np.all(np.isfinite(covariance)):
+        if np.all(np.isfinite(covariance)):
             model = _least_squares(covariance[:steps], n + m)
             P = _propagated(model[..., :n], model[..., n:], blocks)
             if np.all(np.isfinite(P)):
@@ -252,7 +262,7 @@ def _least_squares(covariance: Float[np.ndarray, "K q q"], inputs: int) -> np.nd
 def _propagated(A: np.ndarray, B: np.ndarray, blocks: list[np.ndarray]) -> np.ndarray:
     """P after all steps."""
     P = np.zeros(A.shape[1:])
-    phi = scipy.linalg.block_diag(*blocks)
+    phi = scipy.linalg.block_diag(np.zeros((0, 0)), *blocks)
     for a, b in zip(A, B, strict=False):
         P = a @ P @ a.T + b @ phi @ b.T
     return P
