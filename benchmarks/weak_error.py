@@ -27,7 +27,7 @@ from jaxsde.problems import LogisticRegression, Quadratic
 from jaxsde.problems.regression import breast_cancer_data
 from jaxsde.sdes import SDE
 
-TIME, STEPS = 1.0, (10, 14, 20, 28, 40, 56)
+STEPS = (10, 14, 20, 28, 40, 56)  # to a case's time
 PATHS = 2**15  # of the independent runs
 EXPLANATION = (
     "The order is p of e(h) = C hᵖ (1 + a h + ...) with its 95 % interval, and so is every other "
@@ -40,13 +40,14 @@ EXPLANATION = (
 
 
 class Case(NamedTuple):
-    """An optimizer and its SDE as functions of η, the weak order of the SDE, and its start."""
+    """An optimizer and its SDE as functions of η, the SDE's weak order, its start, and the time."""
 
     optimizer: Callable[[float], OptimizerProcess]
     sde: Callable[[float], SDE]
     order: int
     x0: np.ndarray
     about: str
+    time: float = 1.0
 
 
 def tumours() -> LogisticRegression:
@@ -57,13 +58,15 @@ def tumours() -> LogisticRegression:
     )
 
 
-def _sgd(problem: Any, d: int, order: int, about: str) -> Case:
+def _sgd(problem: Any, d: int, order: int, about: str, time: float = 1.0) -> Case:
     oracle = GaussianNoise(problem, 0.5)
 
     def optimizer(eta):
         return OptimizerProcess(optax.sgd, {"learning_rate": eta}, oracle)
 
-    return Case(optimizer, lambda eta: sdes.SGD(oracle, eta, order=order), order, np.ones(d), about)
+    return Case(
+        optimizer, lambda eta: sdes.SGD(oracle, eta, order=order), order, np.ones(d), about, time
+    )
 
 
 def _rmsprop() -> Case:
@@ -94,8 +97,8 @@ QUADRATIC = "SGD, quadratic with curvatures 1 and 2, σ = 0.5, SDE of order"
 CASES: dict[str, Callable[[], Case]] = {
     "quadratic-1": lambda: _sgd(Quadratic(np.array([1.0, 2.0])), 2, 1, f"{QUADRATIC} 1"),
     "quadratic-2": lambda: _sgd(Quadratic(np.array([1.0, 2.0])), 2, 2, f"{QUADRATIC} 2"),
-    "logistic-1": lambda: _sgd(tumours(), 5, 1, f"{LOGISTIC} 1"),
-    "logistic-2": lambda: _sgd(tumours(), 5, 2, f"{LOGISTIC} 2"),
+    "logistic-1": lambda: _sgd(tumours(), 5, 1, f"{LOGISTIC} 1", 3.0),
+    "logistic-2": lambda: _sgd(tumours(), 5, 2, f"{LOGISTIC} 2", 3.0),
     "rmsprop": _rmsprop,
     "sign": _sign,
 }
@@ -106,8 +109,8 @@ def measure(name: str, case: Case, paths: int) -> dict[str, Any]:
     began = time.monotonic()
     levels = case.order + 2
     study = weak_error(
-        case.optimizer, case.sde, case.x0, learning_rates=[TIME / k for k in STEPS], time=TIME,
-        key=jax.random.key(0), levels=levels, paths=paths,
+        case.optimizer, case.sde, case.x0, time=case.time, levels=levels,
+        paths=paths, learning_rates=[case.time / k for k in STEPS], key=jax.random.key(0),
     )  # fmt: skip
     seconds = time.monotonic() - began
     found = study.errors["loss"]
@@ -153,7 +156,7 @@ def _independent(case: Case, study: WeakError, substeps: int) -> tuple[float, fl
 def _final(case: Case, study: WeakError, levels: int) -> float:
     """Seconds of the study's final run at the smallest learning rate, warm."""
     eta, steps = study.learning_rate[-1], int(study.steps[-1])
-    chain = _study._chain(case.optimizer, case.sde, eta, TIME, 1, levels, None)
+    chain = _study._chain(case.optimizer, case.sde, eta, case.time, 1, levels, None)
     x0, keys = jax.numpy.asarray(case.x0), jax.random.split(jax.random.key(1), 3)
     run = _study._case(chain, x0, steps, steps, keys, _study._functions(chain, None))
     bar, took = _study._Bar(None, 0), 0.0
