@@ -4,10 +4,9 @@ import optax
 import pytest
 import xarray
 
-from jaxsde import OptimizerProcess, cli
+from jaxsde import OptimizerProcess, cli, plotting
 from jaxsde.analysis import sweep
 from jaxsde.oracles import GaussianNoise
-from jaxsde.plotting._sweep import sweep as figure_of
 from jaxsde.problems import Quadratic
 
 SMALL = ["--steps", "20", "--paths", "64", "--records", "4"]
@@ -79,7 +78,7 @@ def swept():
 
 
 def test_curves_show_the_means_and_leave_out_what_diverged(swept):
-    (axes,) = figure_of(swept.isel(scale=[0, 5])).axes
+    (axes,) = plotting.sweep(swept.isel(scale=[0, 5])).axes
     lines = [container[0] for container in axes.containers]
     assert [container.get_label() for container in axes.containers] == [
         "scale = 0.1",
@@ -95,16 +94,16 @@ def test_curves_show_the_means_and_leave_out_what_diverged(swept):
     assert "points with diverged paths left out" in axes.get_ylabel()
     partly = swept.isel(scale=[0]).copy(deep=True)
     partly["loss.used"][1, 0, -1] = 31
-    (axes,) = figure_of(partly).axes
+    (axes,) = plotting.sweep(partly).axes
     shown = np.isfinite(axes.containers[0][0].get_ydata())
     assert shown.tolist()[:2] == [True, False]
-    (single,) = figure_of(swept.isel(scale=0, learning_rate=[0, 1]), step=4).axes
+    (single,) = plotting.sweep(swept.isel(scale=0, learning_rate=[0, 1]), step=4).axes
     assert single.get_ylabel() == "expected loss after 4 steps"
     assert not single.get_legend()
 
 
 def test_two_long_axes_make_a_heat_map(swept):
-    figure = figure_of(swept, title="a title")
+    figure = plotting.sweep(swept, title="a title")
     axes, bar = figure.axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("scale", "learning_rate")
     assert bar.get_ylabel().startswith("expected loss after 8 steps")
@@ -119,4 +118,4 @@ def test_a_figure_refuses_what_it_cannot_show(swept):
         (swept.isel(scale=0, learning_rate=0), {}, "one or two hyperparameters, not 0"),
     ):
         with pytest.raises(ValueError, match=message):
-            figure_of(data, **arguments)
+            plotting.sweep(data, **arguments)

@@ -218,9 +218,9 @@ def test_an_order_two_sde_shares_its_first_brownian_motion():
     assert draws.own is None
     values = tuple(Unit(jnp.full(3, i + 1.0), [jnp.full(3, 9.0)]) for i in range(2))
     assert jax.tree.structure(values) == jax.tree.structure(draws.unit, is_leaf=is_draw)
-    got = pair._optimizer_draw(PairedDraw(values, None))
+    got = pair.optimizer_draw(PairedDraw(values, None))
     np.testing.assert_allclose(got, 3 / np.sqrt(2))
-    W, B = pair._sde_draw(X0, values[1])
+    W, B = pair.sde_draw(X0, values[1])
     np.testing.assert_array_equal([W, B], [np.full(3, 2.0), np.full(3, 9.0)])
 
 

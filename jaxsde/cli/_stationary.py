@@ -17,10 +17,10 @@ from jaxsde.analysis import stationary as run_from_starts
 from jaxsde.cli._console import progress_bar, say, table
 from jaxsde.cli._options import Options, Setup, either, setup
 from jaxsde.engine import Draw, Estimate, Normal, RandomStart
+from jaxsde.engine.observables import SMALL
 from jaxsde.families import Laws, Setting
 
 SIDES = ("optimizer", "sde")
-SMALL = 16  # coordinates up to which the position is observed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _print(about: str, result: Result, law: str) -> None:
     say(
         f"\n{about}.\nAverages over the window t = {result.time[result.window][0]:.4g} to "
         f"{result.time[-1]:.4g}, in parentheses one standard error in units of the last digits. "
-        f"Found is what lies {result.critical:.1f} standard errors off, or p below "
+        f"A difference counts as shown from {result.critical:.1f} standard errors on, or p below "
         f"{result.significance:.1g}.",
         wrap=True,
     )
@@ -223,7 +223,8 @@ def _law_line(laws: Laws, options: Stationary, result: Result) -> str:
     level = float(np.ravel(known)[-1])
     text = f"theory: mean loss {level:.5g} at the end of the run from x0; {laws.about}."
     e = result.evidence["loss"]
-    if e.statistic != "mean" or not laws.errors:
+    error = e.level.standard_error[0, 0]
+    if e.statistic != "mean" or not laws.errors or result.drifts("loss") or not error > 0:
         return text
-    z = (e.level.value[0, 0] - level) / e.level.standard_error[0, 0]
+    z = (e.level.value[0, 0] - level) / error
     return f"{text}\n        The window's mean from x0 is {z:+.1f} standard errors off."

@@ -11,7 +11,6 @@ from jaxsde.analysis import sweep as run_over
 from jaxsde.analysis import with_error
 from jaxsde.cli._console import progress_bar, say, table
 from jaxsde.cli._options import Options, Setup, setup
-from jaxsde.plotting._sweep import sweep as figure_of
 from jaxsde.processes import Paired
 
 MOST = 30  # rows of the printed table
@@ -72,7 +71,7 @@ def sweep(options: Sweep) -> None:
     stem = options.output / f"sweep-{options.optimizer}-{run.problem}"
     if len(grid) <= 2:
         title = f"{run.family.about} on {run.problem}, {run.paths:,} paths"
-        plotting.save(figure_of(found, "optimizer.loss", title=title), f"{stem}.png")
+        plotting.save(plotting.sweep(found, "optimizer.loss", title=title), f"{stem}.png")
         print(f"figure: {stem}.png")
     with _files.atomic(f"{stem}.nc") as temporary:
         found.to_netcdf(temporary, engine="h5netcdf")

@@ -229,10 +229,10 @@ class Totals:
             where = (here, slice(rows[0], rows[-1] + 1))
             so_far = [leaf[where] for leaf in totals]
             size = len(so_far[0])
-            merged = Moments(*map(_flat, so_far))
+            merged = Moments(*map(flat, so_far))
             for device in range(moments.used.shape[1]):
                 part = [wide(leaf[:size, device][:, segment.kept]) for leaf in moments]
-                merged = statistics.merge(merged, Moments(*map(_flat, part)))
+                merged = statistics.merge(merged, Moments(*map(flat, part)))
             for total, leaf, before in zip(totals, merged, so_far, strict=True):
                 total[where] = leaf.reshape(before.shape)
 
@@ -260,7 +260,7 @@ class Totals:
                 self.moments[name] = Moments(*(arrays[f"{f}/{name}"] for f in Moments._fields))
 
 
-def _flat(leaf: np.ndarray) -> np.ndarray:
+def flat(leaf: np.ndarray) -> np.ndarray:
     """With points and times on one axis."""
     return leaf.reshape(-1, *leaf.shape[2:])
 

@@ -260,7 +260,7 @@ def _dataset(
     t0, dt = clock
     rows = (*grid.shape, len(records))
     dims = (*grid.axes, "step")
-    flat = {name: Moments(*map(_flat, of)) for name, of in moments.items()}
+    flat = {name: Moments(*map(_chunks.flat, of)) for name, of in moments.items()}
     ensemble = Ensemble(np.empty(0), np.empty(0, int), flat, {}, paths, settings)
     variables: dict[str, Any] = {
         "time": (dims, (t0[:, None] + dt[:, None] * records).reshape(rows))
@@ -280,7 +280,3 @@ def _dataset(
             variables[f"{name}.{kind}"] = labelled
     coordinates = grid.coordinates() | {"step": ("step", records)}
     return xarray.Dataset(variables, coordinates, {"paths": paths, "settings": settings})
-
-
-def _flat(leaf: np.ndarray) -> np.ndarray:
-    return leaf.reshape(-1, *leaf.shape[2:])
