@@ -5,6 +5,7 @@ import pytest
 
 from jaxsde import InputError, theory
 from jaxsde.analysis import fit_order
+from jaxsde.analysis.weak_error import _study
 from jaxsde.analysis.weak_error._order import paths_for
 from jaxsde.problems import Quadratic
 
@@ -99,3 +100,20 @@ def test_paths_give_the_width_at_the_least_cost():
 def test_bad_points_are_refused(steps, errors, words):
     with pytest.raises(InputError, match=words):
         fit_order(steps, errors, np.full(len(steps), 0.1))
+
+
+def test_extrapolation_and_its_last_correction():
+    """Of a(h) = 1 + 2 h + 3 h² at h = 1, 1/2, 1/4; without h = 1 it is 2 a(1/4) - a(1/2) = 5/8."""
+    a = np.array([6.0, 2.75, 1.6875])
+    assert _study.extrapolation(3) @ a == pytest.approx(1)
+    assert _study._difference(3) @ [7, *a] == pytest.approx(6)
+    assert _study._correction(3) @ [7, *a] == pytest.approx(1 - 5 / 8)
+
+
+def test_what_independent_runs_would_give_is_split_at_best():
+    """Variances 1 and 4 at costs 1 and 4: (1 + 4)²/cost, found here by trying all splits."""
+    sample = _study.Sample(np.zeros(3), np.diag([1.0, 9.0, 9.0, 4.0]), 10, np.zeros((4, 1)))
+    cost = 10 * (1 + 1 + 2 + 4)
+    share = np.linspace(0.001, 0.999, 999)
+    tried = np.sqrt(1 / (share * cost) + 4 / ((1 - share) * cost / 4))
+    assert _study._independent(sample, [1, 2, 4]) == pytest.approx(tried.min(), rel=1e-5)

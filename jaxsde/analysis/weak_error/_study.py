@@ -276,7 +276,7 @@ def _difference(levels: int) -> Float[np.ndarray, " sides"]:
 
 
 def _correction(levels: int) -> Float[np.ndarray, " sides"]:
-    """Coefficients of the sides in what the coarsest level adds to the extrapolation."""
+    """Coefficients of the sides in the extrapolation less that without the coarsest level."""
     return np.concatenate([[0.0], extrapolation(levels)]) - np.concatenate(
         [[0.0, 0.0], extrapolation(levels - 1)]
     )
@@ -285,7 +285,9 @@ def _correction(levels: int) -> Float[np.ndarray, " sides"]:
 def _controls(sample: Sample, of_sides: Float[np.ndarray, " sides"]) -> Float[np.ndarray, " v"]:
     """Coefficients of everything seen: those given of the sides, less what controls know of it.
 
-    A perfect surrogate's controls have the coefficients of its side; least squares correct them.
+    With u what is seen, w the sides' coefficients and c the controls, two of each side: that of a
+    perfect surrogate is a₀ = (w, -w, -w), least squares correct it to a₀ - β with
+    β = Cov(c)⁺ Cov(c, a₀ᵀ u), and whichever of a₀, a₀ - β and w alone has the least aᵀ Cov(u) a.
     """
     levels = len(of_sides) - 1
     base = np.concatenate([of_sides, -np.repeat(of_sides, 2)])
@@ -300,7 +302,7 @@ def _controls(sample: Sample, of_sides: Float[np.ndarray, " sides"]) -> Float[np
 
 
 def _estimate(sample: Sample, a: np.ndarray, paths: int | None = None) -> tuple[float, float]:
-    """aᵀ mean and its standard error, which is at least rounding."""
+    """aᵀ mean and √(aᵀ Cov a / n), which is at least rounding."""
     n = sample.n if paths is None else paths
     sides = np.abs(a[: len(a) // 3] * sample.mean[: len(a) // 3])
     rounding = 64 * np.finfo(float).eps * np.sum(sides) + np.finfo(float).tiny  # never 0
