@@ -46,7 +46,7 @@ import scipy.stats
 import jaxsde
 from jaxsde import OptimizerProcess, SDEProcess, optimizers, problems, sdes, theory, with_covariance
 from jaxsde.analysis import first_passage
-from jaxsde.oracles import FullBatch, GaussianNoise, MiniBatch
+from jaxsde.oracles import FullBatch, GaussianNoise, MinibatchNoise
 from jaxsde.plotting import LAW, OPTIMIZER, SDE
 from jaxsde.problems import EmbeddedSaddle, Layers, LinearAutoencoder, LogisticRegression, Quadratic
 from jaxsde.processes import FirstPassage
@@ -757,7 +757,7 @@ class Published(sdes.DNSAM):
 residuals = {}
 with jax.enable_x64(True):
     exact_data, x = problems.breast_cancer(), jnp.asarray(half, float)
-    oracle, rows, g = MiniBatch(exact_data), jnp.arange(569)[:, None], exact_data.gradient(x)
+    oracle, rows, g = MinibatchNoise(exact_data), jnp.arange(569)[:, None], exact_data.gradient(x)
 
     @jax.jit
     def mean_step(rho):
@@ -778,7 +778,7 @@ with jax.enable_x64(True):
 few = LogisticRegression(data.features[::9], data.labels[::9], 0.01)
 eta, rho, beside = 0.02, 0.05, {}
 if not SMALL:
-    settings = ("DNSAM", MiniBatch(few), eta, rho)
+    settings = ("DNSAM", MinibatchNoise(few), eta, rho)
     beside = {"DNSAM": algorithm(*settings), "its SDE": equation(*settings)}
     beside["published drift"] = SDEProcess(Published(*settings[1:]), eta)
 for name, process in beside.items():
@@ -795,7 +795,7 @@ for name, process in beside.items():
 # %%
 def trace(x):
     """tr V."""
-    return jnp.sum(MiniBatch(data).variance(x))
+    return jnp.sum(MinibatchNoise(data).variance(x))
 
 middle = jnp.asarray(half)
 slope = np.asarray(jax.jit(jax.grad(trace))(middle))
@@ -803,7 +803,7 @@ towards = slope / np.linalg.norm(slope)
 without = float(towards @ data.hessian_vector_product(middle, data.gradient(middle)))
 kicks = {}
 for m in (1,) if SMALL else (1, 2, 4, 8, 16):
-    batch = MiniBatch(data, m)
+    batch = MinibatchNoise(data, m)
     def kick(row, batch=batch):
         g_c = batch.sample_gradient(middle, row)
         return (batch.sample_gradient(middle + 0.002 * g_c, row) - g_c) @ towards / 0.002
@@ -817,7 +817,7 @@ for name, (m, options) in {
 }.items():
     if not SMALL or name == "m = 16":
         method = "SGD" if name == "SGD" else "USAM"
-        process = algorithm(method, MiniBatch(data, m), 0.05, 0.1, **options)
+        process = algorithm(method, MinibatchNoise(data, m), 0.05, 0.1, **options)
         trained[name] = simulate(process, np.zeros(31), 400, 400, 20, loss=data.loss, trace=trace)
 
 # %%

@@ -19,7 +19,7 @@ from benchmarks.verdicts._perturbed import (
 )
 from benchmarks.verdicts._verdict import Case
 from jaxsde import optimizers
-from jaxsde.oracles import GaussianNoise, MiniBatch, Oracle
+from jaxsde.oracles import GaussianNoise, MinibatchNoise, Oracle
 from jaxsde.problems import Quadratic
 from jaxsde.theory import discrete, sde, sharpness
 
@@ -195,7 +195,7 @@ def usam_drifts(batch_size: int, full: bool = False) -> list[Case]:
             return terms.loss(x) + float(extra)
 
         mean = float(terms.mean_gradient("USAM", rho, full)[0])
-        oracle = MiniBatch(terms.problem(), batch_size)
+        oracle = MinibatchNoise(terms.problem(), batch_size)
         setting = "full gradient" if full else f"m = {batch_size}"
         optimizer = _FULL if full else None
         cases.append(
@@ -212,7 +212,7 @@ def sam_drifts() -> list[Case]:
         def modified(x, rho=rho):
             return terms.loss(x) + float(sharpness.sam_regularizer(terms.gradients(x), rho))
 
-        mean, oracle = float(terms.mean_gradient("SAM", rho)[0]), MiniBatch(terms.problem())
+        mean, oracle = float(terms.mean_gradient("SAM", rho)[0]), MinibatchNoise(terms.problem())
         cases.append(_drift("SAM", rho, _descent(modified), mean, oracle, "finite sum"))
     for rho in RHOS:
 
@@ -256,7 +256,7 @@ def dnsam_drifts() -> list[Case]:
             squares = np.mean(np.sum(terms.gradients(x) ** 2, axis=-1))
             return terms.loss(x) + rho / (2 * norm) * float(squares)
 
-        mean, oracle = float(terms.mean_gradient("DNSAM", rho)[0]), MiniBatch(terms.problem())
+        mean, oracle = float(terms.mean_gradient("DNSAM", rho)[0]), MinibatchNoise(terms.problem())
         cases.append(
             _drift(
                 "DNSAM", rho, _descent(modified), mean, oracle, "finite sum",

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, PyTree
 
+from jaxsde.engine.layout import work
+
 _ELEMENTWISE = frozenset(
     """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil
     clamp convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor
@@ -115,14 +117,25 @@ class OverPaths(eqx.Module):
             args: arrays of one path's rank (shared) or with one more axis, the paths.
             shared: which output leaves are wanted once; none by default.
         """
-        outputs = self._run(size, jax.tree.leaves(args))
-        shared = shared or (False,) * len(outputs)
-        leaves = [
-            jnp.asarray(array) if once else _spread(array, batched, shape, size)
-            for (array, batched), (shape, _), once in zip(
-                outputs, self.out.leaves, shared, strict=True
-            )
-        ]
+        arguments = self._arguments(jax.tree.leaves(args))
+        arrays, varies = [array for array, _ in arguments], [batched for _, batched in arguments]
+        shared = shared or (False,) * len(self.out.leaves)
+
+        def run(evaluate, *arrays):
+            pairs = list(zip(arrays, varies, strict=True))
+            outputs = evaluate(self.jaxpr, self.constants, pairs, size)
+            return [
+                _once(array, shape) if once else _spread(array, batched, shape, size)
+                for (array, batched), (shape, _), once in zip(
+                    outputs, self.out.leaves, shared, strict=True
+                )
+            ]
+
+        side_by_side, one_by_one = (functools.partial(run, fn) for fn in (_evaluate, _in_turn))
+        if work(self.jaxpr, varies).in_turn:
+            leaves = lax.platform_dependent(*arrays, cpu=one_by_one, default=side_by_side)
+        else:
+            leaves = side_by_side(*arrays)
         return self.out.treedef.unflatten(leaves)
 
     def shared(self, *inputs_shared: bool) -> tuple[bool, ...]:
@@ -131,7 +144,8 @@ class OverPaths(eqx.Module):
         flags: list[bool] = []
 
         def run(*leaves):
-            flags.extend(not batched for _, batched in self._run(size, leaves))
+            outputs = _evaluate(self.jaxpr, self.constants, self._arguments(leaves), size)
+            flags.extend(not batched for _, batched in outputs)
 
         shapes = [
             jax.ShapeDtypeStruct(shape if shared else (*shape, size), dtype)
@@ -140,12 +154,11 @@ class OverPaths(eqx.Module):
         jax.eval_shape(run, *shapes)
         return tuple(flags)
 
-    def _run(self, size: int, leaves: Any) -> list:
-        arguments = [
+    def _arguments(self, leaves: Any) -> list:
+        return [
             (leaf, jnp.ndim(leaf) > len(shape))
             for leaf, (shape, _) in zip(leaves, self.inputs, strict=True)
         ]
-        return _evaluate(self.jaxpr, self.constants, arguments, size)
 
 
 def _evaluate(jaxpr: Any, constants: list, arguments: list, size: int) -> list:
@@ -161,6 +174,24 @@ def _evaluate(jaxpr: Any, constants: list, arguments: list, size: int) -> list:
         outputs = _apply(equation, [read(atom) for atom in equation.invars], size)
         known.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def _in_turn(jaxpr: Any, constants: list, arguments: list, size: int) -> list:
+    """Runs a jaxpr on pairs as `_evaluate`, on one path after the other."""
+
+    def one(own):
+        mine = iter(own)
+        single = [(next(mine) if batched else array, False) for array, batched in arguments]
+        return [jnp.asarray(array) for array, _ in _evaluate(jaxpr, constants, single, size)]
+
+    own = [jnp.moveaxis(array, -1, 0) for array, batched in arguments if batched]
+    return [(jnp.moveaxis(output, 0, -1), True) for output in lax.map(one, own)]
+
+
+def _once(array: Any, shape: tuple[int, ...]) -> Array:
+    """What all paths share, from one of them if it was computed for each."""
+    array = jnp.asarray(array)
+    return array[..., 0] if array.ndim > len(shape) else array
 
 
 def _apply(equation: Any, inputs: list, size: int) -> list:

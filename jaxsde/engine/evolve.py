@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 from jaxsde import _checks
 from jaxsde.engine import noise, statistics
 from jaxsde.engine.batching import OverPaths, Paths, Struct, shared_state
+from jaxsde.engine.layout import Work, work
 from jaxsde.engine.observables import Observable, observe, resolve
 
 SAMPLE = 4096  # the paths whose values are kept at recorded times
@@ -86,6 +87,14 @@ def _step(process: Process, state: PyTree, draws: PyTree, dtype) -> OverPaths:
 
     k = jax.ShapeDtypeStruct((), jnp.int32)
     return OverPaths(step, k, state, noise.structure(draws, dtype))
+
+
+def step_work(process: Process, x0: PyTree[jax.ShapeDtypeStruct], draws: PyTree) -> Work:
+    """What one step of one path takes."""
+    dtype = _dtype(x0)
+    state = jax.eval_shape(process.init, x0, noise.structure(draws, dtype))
+    step = _step(process, state, draws, dtype)
+    return work(step.jaxpr, [False] + [True] * (len(step.inputs) - 1))
 
 
 def _check_step_keeps_shapes(state: PyTree, after: PyTree) -> None:

@@ -11,11 +11,16 @@ from jaxtyping import Bool, Int
 
 from jaxsde import _checks
 from jaxsde.engine import noise
+from jaxsde.engine.evolve import step_work
+from jaxsde.engine.layout import Work
 
 LANES = 16  # a vector loop's remainder may round differently, so there is none
 CPU_COORDINATES = 2**18  # of x and the draw that a core holds, so that they stay in its cache
 COORDINATES = 2**24  # that an accelerator holds
 BLOCK = 2**28  # coordinate-steps of a device between reports of progress and checkpoints
+WIDE = 512  # coordinates from which on products of matrices may take most of a step
+ACTIVATIONS = 4  # arrays as large as the largest that paths side by side hold
+PRODUCTS = 4  # multiplications in them in the time of a coordinate-step
 
 
 class Segment(NamedTuple):
@@ -55,19 +60,32 @@ class Plan:
         """For a run from one path's x0 (shapes) on the mesh."""
         draws = noise.structure(process.noise(x0), dtype)
         coordinates = sum(leaf.size for leaf in jax.tree.leaves((x0, draws)))
+        wide = sum(leaf.size for leaf in jax.tree.leaves(x0)) >= WIDE
+        work = step_work(process, x0, process.noise(x0)) if wide else Work()
         if chunk is None:
             on_cpu = mesh.devices.flat[0].platform == "cpu"
+            held = coordinates if on_cpu else max(coordinates, ACTIVATIONS * work.largest)
             limit = CPU_COORDINATES if on_cpu else COORDINATES
-            chunk = mesh.size * max(1, limit // coordinates)
+            chunk = mesh.size * max(1, limit // held)
         chunks = math.ceil(paths / _checks.at_least("chunk", chunk, 1))  # of equal size
-        size = math.ceil(paths / (chunks * mesh.size * LANES)) * LANES
-        segments = cut(records, max(1, BLOCK // (coordinates * size)))
+        lanes = 1 if work.in_turn else LANES
+        size = math.ceil(paths / (chunks * mesh.size * lanes)) * lanes
+        segments = cut(records, max(1, BLOCK // (size * (coordinates + work.all // PRODUCTS))))
         return cls(paths, size, size * mesh.size, records, segments)
 
     @property
     def chunks(self) -> range:
         """The first path of each chunk."""
         return range(0, self.paths, self.chunk)
+
+    def path_steps(self, chunk: int | None = None, segment: int = 0) -> int:
+        """Those before this block, of all if none is given."""
+        last = int(self.records[-1])
+        if chunk is None or chunk == len(self.chunks):
+            return self.paths * last
+        first = self.chunks[chunk]
+        at = self.segments[segment].first
+        return first * last + min(self.chunk, self.paths - first) * at
 
 
 def record_steps(records: Any, steps: int) -> Int[np.ndarray, " T"]:

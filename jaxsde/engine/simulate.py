@@ -32,16 +32,31 @@ from jaxsde.engine.tally import Tally
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a run is; `total` and `done` count path-steps, times are in seconds."""
+    """How far a run is.
+
+    Fields:
+        done: path-steps; those that a checkpoint had count too.
+        total: path-steps of the whole run.
+        elapsed: seconds.
+        means: of scalar observables over the paths under way, at their last recorded time.
+        resumed: path-steps that a checkpoint had.
+    """
 
     done: int
     total: int
     elapsed: float
+    means: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    resumed: int = 0
 
     @property
     def remaining(self) -> float:
         """Seconds left at the pace so far."""
-        return self.elapsed * (self.total - self.done) / max(self.done, 1)
+        return (self.total - self.done) / max(self.rate, 1e-300)
+
+    @property
+    def rate(self) -> float:
+        """Path-steps a second."""
+        return (self.done - self.resumed) / max(self.elapsed, 1e-9)
 
 
 def simulate(
@@ -119,11 +134,11 @@ def simulate(
         file = Checkpoint(checkpoint, settings | program)
     began = time.monotonic()
 
-    def report(first_path: int, step: int) -> None:
+    def report(blocks: list[At], tally: Tally) -> None:
         if progress is not None:
-            here = min(plan.chunk, paths - first_path)
-            done = first_path * int(records[-1]) + here * step
-            progress(Progress(done, paths * int(records[-1]), time.monotonic() - began))
+            resumed, done = (plan.path_steps(*at) for at in blocks)
+            elapsed = time.monotonic() - began
+            progress(Progress(done, plan.path_steps(), elapsed, tally.latest, resumed))
 
     tally = _run(process, x0, words, watched, plan, mesh, report, file)
     settings |= {
@@ -143,6 +158,7 @@ def _run(
     """Every chunk of paths through all segments of time, from the checkpoint on if it has one."""
     tally = Tally(plan.paths, len(plan.records))
     at, leaves = _restore(tally, None if checkpoint is None else checkpoint.load())
+    began = at
     for first_path in plan.chunks[at.chunk :]:
         paths = _start(mesh, process, x0, words, np.uint32(first_path), plan.size)
         if leaves:
@@ -157,7 +173,7 @@ def _run(
             if at.segment == len(plan.segments):
                 tally.close()
                 at = At(at.chunk + 1, 0)
-            report(first_path, int(segment.stops[-1]))
+            report([began, at], tally)
             if checkpoint is not None and (checkpoint.due() or at.chunk == len(plan.chunks)):
                 state = paths.leaves if at.segment else []
                 checkpoint.save(_arrays(tally, at, state))

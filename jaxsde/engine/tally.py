@@ -16,6 +16,7 @@ class Tally:
         moments: of the chunks that are done, by observable.
         chunk: of the chunk under way `(devices, t, ...)`, one entry a segment.
         rows: how many of its recorded times are in.
+        latest: of scalar observables, the mean over its paths at the last of these.
         sample: the first paths' values at all recorded times, as far as they are in.
     """
 
@@ -25,6 +26,7 @@ class Tally:
         self.moments: dict[str, Moments] = {}
         self.chunk: list[dict[str, Moments]] = []
         self.rows = 0
+        self.latest: dict[str, float] = {}
         self.sample: dict[str, np.ndarray] = {}
 
     def add(
@@ -40,6 +42,12 @@ class Tally:
             }
         )
         self.rows += int(np.sum(kept))
+        if np.any(kept):
+            self.latest = {
+                name: float(np.average(of.mean[:, -1], weights=of.used[:, -1]))
+                for name, of in self.chunk[-1].items()
+                if of.mean.ndim == 2 and np.any(of.used[:, -1])
+            }
 
     def _keep_sample(self, name: str, at: int, values: jax.Array, kept: np.ndarray) -> None:
         size = min(SAMPLE, self.paths)

@@ -13,7 +13,7 @@ from jaxsde.oracles.compressors import Ternary as Ternary
 from jaxsde.oracles.compressors import Unbiased as Unbiased
 from jaxsde.oracles.full_batch import FullBatch as FullBatch
 from jaxsde.oracles.gaussian import GaussianNoise as GaussianNoise
-from jaxsde.oracles.minibatch import MiniBatch as MiniBatch
+from jaxsde.oracles.minibatch import MinibatchNoise as MinibatchNoise
 from jaxsde.oracles.multiplicative import MultiplicativeNoise as MultiplicativeNoise
 from jaxsde.oracles.student_t import StudentTNoise as StudentTNoise
 from jaxsde.oracles.svag import SVAG as SVAG

@@ -30,7 +30,7 @@ class Oracle(eqx.Module):
 
     One draw may serve two points and two draws one point: `sample_gradient(x, draw)` is a
     function. An oracle whose coordinates are independent also has the noise's law, `cdf(z)` and
-    `density_at_zero()`.
+    `density_at_zero()`; where it varies with x, `at(x)` has it.
     """
 
     problem: eqx.AbstractVar[Problem]
@@ -69,6 +69,10 @@ class Oracle(eqx.Module):
             "an oracle with a squares_root(x), as GaussianNoise has it"
         )
 
+    def at(self, x: Any) -> "Oracle":
+        """The oracle with its noise's law at x, to be asked for `cdf` and `density_at_zero`."""
+        return self
+
     def cdf(self, z: Any) -> Any:
         """P(Zᵢ <= zᵢ) coordinate by coordinate, where the coordinates are independent.
 
@@ -80,7 +84,7 @@ class Oracle(eqx.Module):
             "cdf(z), as GaussianNoise and StudentTNoise have it"
         )
 
-    def density_at_zero(self) -> Array:
+    def density_at_zero(self) -> Any:
         """The density of Zᵢ at 0, a scalar or `(d,)`, where the coordinates are independent.
 
         Raises:

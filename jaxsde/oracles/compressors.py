@@ -316,7 +316,7 @@ class Sign(Compressor):
 
     def covariance(self, oracle, x):
         """diag(1 - (1 - 2P)²)."""
-        mean = self.mean(oracle, oracle.gradient(x))
+        mean = self.mean(oracle.at(x), oracle.gradient(x))
         return lx.DiagonalLinearOperator(jax.tree.map(lambda m: 1 - m**2, mean))
 
 

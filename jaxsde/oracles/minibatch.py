@@ -7,24 +7,34 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.scipy.special
 import lineax as lx
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from jaxsde import _checks
 from jaxsde.engine.noise import Draw, Index
-from jaxsde.oracles._oracle import ENUMERABLE, Atoms, Oracle, columns_root
+from jaxsde.oracles._oracle import ENUMERABLE, Atoms, Oracle
 from jaxsde.problems import FiniteSum
 
 
-class MiniBatch(Oracle):
+class MinibatchNoise(Oracle):
     """∇ of the mean of B terms of f = (1/n) Σ fᵢ, drawn uniformly.
 
     With V(x) the covariance of one term's gradient, Σ(x) = V(x)/B with replacement, and without
-    it V(x) (n - B)/((n - 1) B). Its root has a column a term, so its Brownian motion is `(n,)`.
+    it V(x) (n - B)/((n - 1) B). No matrix of the size of x is formed:
+
+        Σ(x)^{1/2} w = √(Σ/V)/√n Σᵢ (wᵢ - w̄) ∇fᵢ(x),    w `(n,)`,
+
+    is one backward pass with a weight for each term, so that the Brownian motion is `(n,)`; the
+    diagonal of Σ(x) takes the gradients of single terms, some at a time.
+
+    The noise's law is taken for Gaussian with these variances where an SDE asks for it, as the
+    central limit theorem has it for large B. It varies with x, and is asked of `at(x)`.
 
     Args:
-        problem: f, a finite sum such as `problems.LogisticRegression` or `problems.mean([...])`.
+        problem: f, a finite sum such as `problems.LogisticRegression`, `problems.Network` or
+            `problems.mean([...])`.
         batch_size: B.
         replace: whether a term may be drawn twice in one batch.
 
@@ -33,16 +43,18 @@ class MiniBatch(Oracle):
     """
 
     problem: FiniteSum
+    held: PyTree[Array] | None
     batch_size: int = eqx.field(static=True)
     replace: bool = eqx.field(static=True)
 
     def __init__(self, problem, batch_size=1, replace=True):
         if not isinstance(problem, FiniteSum):
             raise _checks.InputError(
-                f"{type(problem).__name__} is no finite sum: a MiniBatch needs a problem on data "
-                "or problems.mean([...])"
+                f"{type(problem).__name__} is no finite sum: MinibatchNoise needs a problem on "
+                "data or problems.mean([...])"
             )
         self.problem = problem  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.held = None
         self.batch_size = _checks.at_least("batch_size", batch_size, 1)
         self.replace = replace
         self._law()
@@ -64,20 +76,53 @@ class MiniBatch(Oracle):
         return lx.TaggedLinearOperator(root @ root.T, lx.positive_semidefinite_tag)
 
     def variance(self, x: Any) -> Any:
-        """The covariance's diagonal."""
-        return jax.tree.map(lambda column: jnp.sum(column**2, axis=0), self._columns(x))
+        """diag Σ(x), or what is held of it."""
+        if self.held is not None:
+            return self.held
+        return jax.tree.map(lambda v: self._shrunk * v, self.problem.gradient_variance(x))
 
     def covariance_root(self, x: Any) -> lx.FunctionLinearOperator:
-        """The columns ∇fᵢ(x) - ∇f(x), each times √(Σ/V)/√n."""
-        return columns_root(self._columns(x))
+        """w ↦ √(Σ/V)/√n Σᵢ (wᵢ - w̄) ∇fᵢ(x)."""
+        n = self.problem.count
 
-    def _columns(self, x: Any) -> PyTree[Array]:
+        def apply(w):
+            return self.problem.weighted_gradient(x, np.sqrt(self._shrunk / n) * (w - jnp.mean(w)))
+
+        dtype = jnp.result_type(*jax.tree.leaves(x))
+        return lx.FunctionLinearOperator(apply, jax.ShapeDtypeStruct((n,), dtype))
+
+    @property
+    def _shrunk(self) -> float:
+        """Σ/V."""
         n, B = self.problem.count, self.batch_size
-        shrunk = 1 / B if self.replace else (n - B) / (max(n - 1, 1) * B)
-        terms = jax.vmap(lambda i: self.problem.part(i[None]).gradient(x))(jnp.arange(n))
-        return jax.tree.map(
-            lambda term: np.sqrt(shrunk / n) * (term - jnp.mean(term, axis=0, keepdims=True)), terms
-        )
+        return 1 / B if self.replace else (n - B) / (max(n - 1, 1) * B)
+
+    def holding(self, variance: Any) -> "MinibatchNoise":
+        """The same oracle, with this for diag Σ wherever it is asked for."""
+        return eqx.tree_at(lambda own: own.held, self, variance, is_leaf=lambda leaf: leaf is None)
+
+    def at(self, x: Any) -> "MinibatchNoise":
+        """The oracle with the law of its noise at x."""
+        return self.holding(self.variance(x))
+
+    def cdf(self, z: Any) -> Any:
+        """P(Zᵢ <= zᵢ) = (1 + erf(zᵢ/√(2 Σᵢᵢ)))/2, Gaussian; a step where Σᵢᵢ = 0."""
+
+        def below(z, s):
+            noisy = s > 0
+            gaussian = (1 + jax.scipy.special.erf(z / jnp.sqrt(2 * jnp.where(noisy, s, 1)))) / 2
+            return jnp.where(noisy, gaussian, (1 + jnp.sign(z)) / 2)
+
+        return jax.tree.map(below, z, self._at_a_point())
+
+    def density_at_zero(self) -> Any:
+        """The density of Zᵢ at 0, 1/√(2π Σᵢᵢ), with the structure of x."""
+        return jax.tree.map(lambda s: 1 / jnp.sqrt(2 * np.pi * s), self._at_a_point())
+
+    def _at_a_point(self) -> Any:
+        if self.held is None:
+            raise _checks.InputError("the noise of mini-batches has a law at a point: ask at(x)")
+        return self.held
 
     def atoms(self, x: Any) -> Atoms | None:
         """All batches, where they are not more than some thousands."""

@@ -94,6 +94,10 @@ class SVAG(Oracle):
         """F Σ(x)."""
         return _scaled(self.oracle.covariance(x), self.amplification)
 
+    def variance(self, x: Any) -> Any:
+        """F diag Σ(x)."""
+        return jax.tree.map(lambda s: self.amplification * s, self.oracle.variance(x))
+
     def covariance_root(self, x: Any) -> lx.AbstractLinearOperator:
         """√F Σ(x)^{1/2}."""
         return _scaled(self.oracle.covariance_root(x), jnp.sqrt(self.amplification))

@@ -20,6 +20,8 @@ from jaxsde.problems.landscapes import Rosenbrock as Rosenbrock
 from jaxsde.problems.named import NAMED as NAMED
 from jaxsde.problems.named import Named as Named
 from jaxsde.problems.named import named as named
+from jaxsde.problems.network import Network as Network
+from jaxsde.problems.network import cross_entropy as cross_entropy
 from jaxsde.problems.networks import DeepClassifier as DeepClassifier
 from jaxsde.problems.networks import Layers as Layers
 from jaxsde.problems.networks import TeacherStudent as TeacherStudent

@@ -1,6 +1,7 @@
 """Means of many terms, of which a mini-batch takes a few."""
 
 import abc
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from jaxsde.problems._problem import Problem
 from jaxsde.problems.games import Game, Players
 
 Rows = Int[Array, " B"]
+AT_ONCE = 2**20  # numbers in the gradients of terms that are held side by side
 
 
 class FiniteSum(Problem):
@@ -36,6 +38,57 @@ class FiniteSum(Problem):
         Raises:
             InputError: rows are no such array.
         """
+
+    def terms(self, x: Any) -> Float[Array, " n"]:
+        """f₁(x), ..., fₙ(x)."""
+        return jax.vmap(lambda i: self.part(i[None]).loss(x))(jnp.arange(self.count))
+
+    def weighted_gradient(self, x: Any, weights: Float[Array, " n"]) -> Any:
+        """Σᵢ wᵢ ∇fᵢ(x) in one backward pass, with the structure of x; linear in w `(n,)`."""
+        return jax.vjp(self.terms, x)[1](weights)[0]
+
+    def gradient_variance(self, x: Any) -> Any:
+        """(1/n) Σᵢ (∇fᵢ(x) - ∇f(x))², elementwise, with the structure of x.
+
+        From the gradients of single terms, as many at a time as hold some million numbers.
+        """
+        mean, n = self.gradient(x), self.count
+        at_once = max(1, AT_ONCE // sum(leaf.size for leaf in jax.tree.leaves(mean)))
+
+        def squares(start, weights):
+            rows = start + jnp.arange(weights.size)
+            terms = jax.vmap(lambda i: self.part(i[None]).gradient(x))(rows)
+            return jax.tree.map(
+                lambda g, m: jnp.tensordot(weights.astype(g.dtype), (g - m[None]) ** 2, 1),
+                terms, mean,
+            )  # fmt: skip
+
+        return sum_over_blocks(squares, jnp.full(n, 1 / n), at_once)
+
+
+def sum_over_blocks(fn: Callable, weights: Float[Array, " n"], size: int) -> Any:
+    """Σ fn(first row, weights) over equal blocks of at most `size` rows, held one at a time.
+
+    The last block overlaps with the one before where n is no multiple; rows that were counted there
+    have weight 0.
+    """
+    n = len(weights)
+    if n <= size:
+        return fn(0, weights)
+    size = math.ceil(n / math.ceil(n / size))
+
+    def block(first):
+        start = jnp.minimum(first, n - size)
+        own = jax.lax.dynamic_slice_in_dim(weights, start, size)
+        return fn(start, jnp.where(start + jnp.arange(size) < first, 0, own))
+
+    def add(total, first):
+        return jax.tree.map(jnp.add, total, block(first)), None
+
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(block, jnp.int32(0))
+    )
+    return jax.lax.scan(add, zeros, jnp.arange(0, n, size))[0]
 
 
 def check_rows(rows: Any, count: int) -> None:
@@ -126,6 +179,11 @@ class _Mean(FiniteSum):
     def gradient(self, x: Any, /) -> Any:
         """(1/n) Σᵢ ∇fᵢ(x); of games, the mean field."""
         return self.average(lambda problem: problem.gradient(x))
+
+    def weighted_gradient(self, x: Any, weights: Float[Array, " n"]) -> Any:
+        """Σᵢ wᵢ ∇fᵢ(x); of games, of their fields."""
+        each = jax.vmap(lambda problem: problem.gradient(x))(self.members)
+        return jax.tree.map(lambda g: jnp.tensordot(weights, g, 1), each)
 
     def average(self, fn: Callable[[Any], Any]) -> Any:
         """(1/n) Σᵢ fn(fᵢ), array by array."""

@@ -209,7 +209,7 @@ class Paired(eqx.Module):
 
         if self.warm_up is None:
             return solve()
-        return jax.lax.cond(k < self.warm_up, lambda: self.sde.sde.resumed(*optimizer), solve)
+        return jax.lax.cond(k < self.warm_up, lambda: self.sde.resumed(*optimizer), solve)
 
     def position(self, state: Sides) -> Sides:
         """Both positions."""

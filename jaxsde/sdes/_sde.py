@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from jaxsde import _checks
-from jaxsde.oracles import Agents, Oracle
+from jaxsde.oracles import Agents, MinibatchNoise, Oracle
 
 Schedule = Callable[[Any], Any]
 
@@ -148,6 +148,12 @@ def check_one_oracle(oracle: Any) -> None:
             "this SDE is of one oracle's gradients, and those of Agents come stacked: for agents "
             "of one noise give the oracle their number as its batch_size"
         )
+
+
+def check_law(oracle: Oracle, ask: Callable[[Oracle], Any]) -> None:
+    """Refuses noise without the law that is asked of it; that of mini-batches has it at every x."""
+    if not isinstance(oracle, MinibatchNoise):
+        ask(oracle)
 
 
 def check_order(order: int) -> None:

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, PyTree
 from jaxsde import _checks
 from jaxsde.oracles import Agents, Identity, Oracle, Sign
 from jaxsde.problems import Quadratic
-from jaxsde.sdes._sde import ScheduledSDE, State, check_variance, clipped_sqrt
+from jaxsde.sdes._sde import ScheduledSDE, State, check_law, check_variance, clipped_sqrt
+from jaxsde.sdes.sign import linearized_mean_sign
 
 CURVATURES = (None, -0.5, 0.5)
 COUNTED = 32  # agents whose votes are counted one by one
@@ -127,7 +128,7 @@ class _MeanSign(_Distributed):
 
     def __init__(self, agents, learning_rate, schedule=None):
         super().__init__(agents, learning_rate, schedule)
-        self.mean_sign(agents.members.first, jnp.zeros(()))  # refuses what has no law
+        check_law(agents.members.first, lambda oracle: self.mean_sign(oracle, jnp.zeros(())))
 
     @abc.abstractmethod
     def mean_sign(self, oracle: Oracle, gradient: PyTree) -> PyTree:
@@ -135,7 +136,7 @@ class _MeanSign(_Distributed):
 
     def mean_signs(self, x: PyTree) -> PyTree:
         """mᵢ of all agents, stacked `(N, ...)`."""
-        return self.agents.each(lambda oracle, _: self.mean_sign(oracle, oracle.gradient(x)))
+        return self.agents.each(lambda oracle, _: self.mean_sign(oracle.at(x), oracle.gradient(x)))
 
     def drift(self, t, y: State, args) -> State:
         """-ψ (1/N) Σ mᵢ."""
@@ -195,8 +196,7 @@ class LinearizedDSignSGD(_MeanSign):
 
     def mean_sign(self, oracle: Oracle, gradient: PyTree) -> PyTree:
         """lᵢ ∇fᵢ/σᵢ."""
-        slope = 2 * oracle.density_at_zero()
-        return jax.tree.map(lambda g: slope * g, gradient)
+        return linearized_mean_sign(oracle, gradient)
 
 
 class MajorityVote(DSignSGD):

@@ -7,7 +7,15 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxsde import _checks
 from jaxsde.oracles import Oracle
-from jaxsde.sdes._sde import PositionSDE, State, clipped_sqrt
+from jaxsde.sdes._sde import PositionSDE, State, check_law, clipped_sqrt
+
+
+def linearized_mean_sign(oracle: Oracle, gradient: PyTree) -> PyTree:
+    """l ∇f/σ = 2 p(0) ∇f, elementwise, at a point with this ∇f."""
+    p = oracle.density_at_zero()
+    if jax.tree.structure(p) == jax.tree.structure(gradient):
+        return jax.tree.map(lambda p, g: 2 * p * g, p, gradient)
+    return jax.tree.map(lambda g: 2 * p * g, gradient)
 
 
 class SignSGD(PositionSDE):
@@ -33,13 +41,13 @@ class SignSGD(PositionSDE):
 
     def __init__(self, oracle, learning_rate):
         _checks.positive_number("learning_rate", learning_rate)
-        oracle.cdf(jnp.zeros(()))
+        check_law(oracle, lambda oracle: oracle.cdf(jnp.zeros(())))
         self.oracle = oracle
         self.learning_rate = jnp.asarray(learning_rate, float)
 
     def _probability_negative(self, x: PyTree) -> PyTree:
         gradient = self.oracle.gradient(x)
-        return self.oracle.cdf(jax.tree.map(lambda g: -g, gradient))
+        return self.oracle.at(x).cdf(jax.tree.map(lambda g: -g, gradient))
 
     def drift(self, t, y: State, args) -> State:
         """-(1 - 2P)."""
@@ -77,13 +85,12 @@ class LinearizedSignSGD(PositionSDE):
 
     def __init__(self, oracle, learning_rate):
         _checks.positive_number("learning_rate", learning_rate)
-        oracle.density_at_zero()
+        check_law(oracle, lambda oracle: oracle.density_at_zero())
         self.oracle = oracle
         self.learning_rate = jnp.asarray(learning_rate, float)
 
     def _mean_sign(self, x: PyTree) -> PyTree:
-        slope = 2 * self.oracle.density_at_zero()
-        return jax.tree.map(lambda g: slope * g, self.oracle.gradient(x))
+        return linearized_mean_sign(self.oracle.at(x), self.oracle.gradient(x))
 
     def drift(self, t, y: State, args) -> State:
         """-l ∇f/σ."""

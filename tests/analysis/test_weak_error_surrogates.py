@@ -21,7 +21,7 @@ from jaxsde import (
 )
 from jaxsde.analysis.weak_error import _study, _surrogate
 from jaxsde.engine import Draw, Index, Normal, Rademacher, StudentT, Uniform
-from jaxsde.oracles import GaussianNoise, MiniBatch
+from jaxsde.oracles import GaussianNoise, MinibatchNoise
 from jaxsde.problems import LogisticRegression, Players, Quadratic, QuadraticGame
 from jaxsde.processes import Refined
 
@@ -137,7 +137,7 @@ GAME = GaussianNoise(QuadraticGame([1.0], [0.5], [0.5]), 0.3)
         pytest.param(sign_pair, START, None, id="signs"),
         pytest.param(rmsprop_pair, START, 3, id="taking over"),
         pytest.param(oracle_pair(ORACLE), SCATTERED, None, id="random start"),
-        pytest.param(oracle_pair(MiniBatch(LOGISTIC, 2)), START, None, id="batches"),
+        pytest.param(oracle_pair(MinibatchNoise(LOGISTIC, 2)), START, None, id="batches"),
         pytest.param(
             oracle_pair(oracles.StudentTNoise(ORACLE.problem, 0.5, 5.0)), START, None, id="tails"
         ),

@@ -7,7 +7,7 @@ import pytest
 
 from jaxsde import InputError
 from jaxsde.engine import Draw, Index
-from jaxsde.oracles import FullBatch, MiniBatch
+from jaxsde.oracles import FullBatch, MinibatchNoise
 from jaxsde.problems import BilinearGame, LogisticRegression, Players, Quadratic, mean
 
 X = np.array([0.4, -0.7, 0.3])
@@ -22,7 +22,7 @@ def regression(n=5):
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_mean_covariance_and_root_by_enumeration(batch_size, replace, x64):
     problem, x = regression(), jnp.asarray(X)
-    oracle = MiniBatch(problem, batch_size, replace)
+    oracle = MinibatchNoise(problem, batch_size, replace)
     assert oracle.noise(x) == Draw((), Index(5, batch_size, replace))
     choose = itertools.product(range(5), repeat=batch_size)
     if not replace:
@@ -42,7 +42,7 @@ def test_mean_covariance_and_root_by_enumeration(batch_size, replace, x64):
 
 def test_points_and_problems_of_any_structure(x64):
     games = mean([BilinearGame([1.0, 2.0]), BilinearGame([3.0, -1.0])])
-    oracle, z = MiniBatch(games), Players(jnp.array([1.0, 2.0]), jnp.array([-1.0, 0.5]))
+    oracle, z = MinibatchNoise(games), Players(jnp.array([1.0, 2.0]), jnp.array([-1.0, 0.5]))
     F = oracle.sample_gradient(z, jnp.array([1]))
     np.testing.assert_allclose(F.x, [-3.0, -0.5])
     np.testing.assert_allclose(F.y, [-3.0, 2.0])
@@ -52,17 +52,17 @@ def test_points_and_problems_of_any_structure(x64):
 
 
 def test_too_many_batches_are_not_enumerated():
-    assert MiniBatch(regression(70), 2).atoms(X) is None
-    assert MiniBatch(regression(70), 2, replace=False).atoms(X) is not None
+    assert MinibatchNoise(regression(70), 2).atoms(X) is None
+    assert MinibatchNoise(regression(70), 2, replace=False).atoms(X) is not None
 
 
 def test_bad_input():
     with pytest.raises(InputError, match="is no finite sum"):
-        MiniBatch(Quadratic([1.0]))
+        MinibatchNoise(Quadratic([1.0]))
     with pytest.raises(InputError, match="batch_size must be a whole number of at least 1"):
-        MiniBatch(regression(), 0)
+        MinibatchNoise(regression(), 0)
     with pytest.raises(InputError, match="without replacement"):
-        MiniBatch(regression(), 6, replace=False)
+        MinibatchNoise(regression(), 6, replace=False)
 
 
 def test_no_noise(x64):

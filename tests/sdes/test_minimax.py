@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxsde import EulerMaruyama, InputError, OptimizerProcess, optimizers, problems
-from jaxsde.oracles import Agents, GaussianNoise, MiniBatch, MultiplicativeNoise, StudentTNoise
+from jaxsde.oracles import Agents, GaussianNoise, MinibatchNoise, MultiplicativeNoise, StudentTNoise
 from jaxsde.problems import BilinearGame, Forsaken, Game, Players, Quadratic, QuadraticGame
 from jaxsde.sdes import SEG, SGD, SGDA, SHGD
 
@@ -95,7 +95,7 @@ def options_of(name, rho):
 @pytest.mark.parametrize("name", FACTORIES)
 def test_one_step_of_a_finite_sum_by_enumeration(name, z):
     """SEG neglects what is of order ρ² (4 for every halving of ρ); the others nothing."""
-    oracle = MiniBatch(finite_sum())
+    oracle = MinibatchNoise(finite_sum())
     draws, weights = jnp.arange(7)[:, None], np.full(7, 1 / 7)
     errors, without_mean = [], []
     for rho in (0.004, 0.002):
@@ -115,7 +115,7 @@ def test_one_step_of_a_finite_sum_by_enumeration(name, z):
 
 def test_one_draw_biases_hamiltonian_descent(z):
     """E J_cᵀ F_c is not JᵀF; two draws have it exactly."""
-    oracle, grams = MiniBatch(finite_sum()), []
+    oracle, grams = MinibatchNoise(finite_sum()), []
     JF = flat(oracle.problem.transpose_product(z, oracle.gradient(z)))
     for batches in (1, 2):
         grams.append(-coefficients(SHGD(oracle, ETA, batches), z)[0])
@@ -268,7 +268,7 @@ def test_bad_input(z):
         SEG(oracle, ETA, 0.1, rho_schedule=lambda k: 0.0)
     with pytest.raises(InputError, match="batches must be 1 or 2"):
         SHGD(oracle, ETA, 3)
-    many = MiniBatch(finite_sum(), batch_size=7)
+    many = MinibatchNoise(finite_sum(), batch_size=7)
     sde = SEG(many, ETA, 0.1)
     with pytest.raises(InputError, match="give the SDE a number of `samples`"):
         sde.drift(0.0, sde.initial(z), None)

@@ -11,7 +11,7 @@ import scipy.special
 from jax.flatten_util import ravel_pytree
 
 from jaxsde import EulerMaruyama, InputError, OptimizerProcess, optimizers
-from jaxsde.oracles import Agents, FullBatch, GaussianNoise, MiniBatch, StudentTNoise
+from jaxsde.oracles import Agents, FullBatch, GaussianNoise, MinibatchNoise, StudentTNoise
 from jaxsde.problems import LogisticRegression, Problem, Quadratic
 from jaxsde.sdes import DNSAM, SAM, SGD, USAM
 from jaxsde.sdes._one_step import step_law
@@ -77,7 +77,7 @@ def regression():
 def test_one_step_of_a_finite_sum_by_enumeration(name, x64):
     """What is neglected is of order ρ²: halving ρ divides it by 4, in the mean and covariance."""
     factory, SDE, options = PAIRS[name]
-    oracle, x = MiniBatch(regression()), jnp.array([0.4, -0.7, 0.3])
+    oracle, x = MinibatchNoise(regression()), jnp.array([0.4, -0.7, 0.3])
     draws = jnp.arange(7)[:, None]
     errors, without, first = [], [], []
     for rho in (0.02, 0.01):
@@ -96,7 +96,7 @@ def test_one_step_of_a_finite_sum_by_enumeration(name, x64):
 
 def test_the_published_drift_of_dnsam_is_off_by_order_rho(x64):
     """-∇(f + ρ |∇f|), which is right for additive noise only: here it lacks ρ ∇tr Σ/(2n)."""
-    oracle, x, rho = MiniBatch(regression()), jnp.array([0.4, -0.7, 0.3]), 0.01
+    oracle, x, rho = MinibatchNoise(regression()), jnp.array([0.4, -0.7, 0.3]), 0.01
     published = drift(DNSAM(FullBatch(oracle.problem), ETA, rho), x)
     n = np.linalg.norm(drift(SGD(oracle, ETA), x))
     trace = jax.jit(jax.grad(lambda x: jnp.trace(oracle.covariance(x).as_matrix())))(x)
@@ -111,7 +111,7 @@ def test_the_published_drift_of_dnsam_is_off_by_order_rho(x64):
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_micro_batches_are_enumerated_too(micro_batches, batch_size, x64):
     """The m-variant: the drift of one micro-batch, its covariance over M."""
-    oracle, x = MiniBatch(regression(), batch_size), jnp.array([0.4, -0.7, 0.3])
+    oracle, x = MinibatchNoise(regression(), batch_size), jnp.array([0.4, -0.7, 0.3])
     one = np.stack(np.meshgrid(*[np.arange(7)] * batch_size, indexing="ij")).reshape(batch_size, -1)
     drawn = jnp.asarray(one.T)
     residuals = []
@@ -223,7 +223,7 @@ def test_without_noise_they_are_the_ordinary_differential_equations(name, x64):
 
 
 def test_without_diffusion_the_drift_keeps_the_noises_part(x64):
-    oracle, x = MiniBatch(regression()), jnp.array([0.4, -0.7, 0.3])
+    oracle, x = MinibatchNoise(regression()), jnp.array([0.4, -0.7, 0.3])
     full, none = (USAM(oracle, ETA, 0.1, covariance=c) for c in ("full", "none"))
     np.testing.assert_allclose(drift(full, x), drift(none, x), rtol=1e-13)
     assert jax.tree.leaves(none.brownian_structure(x)) == []
@@ -264,7 +264,7 @@ def test_a_sample_knows_what_is_known(x64):
     g = jax.jit(sampled_gradients)(oracle, x)
     _, S = coefficients(USAM(oracle, ETA, 0.0, samples=4), x)
     np.testing.assert_allclose(S, np.cov(g.T), rtol=1e-12)
-    batches = MiniBatch(regression(), 8)  # H_c ∇f has a known mean, whatever the noise
+    batches = MinibatchNoise(regression(), 8)  # H_c ∇f has a known mean, whatever the noise
     x = jnp.array([0.4, -0.7, 0.3])
     full = USAM(batches, ETA, 0.1, full_perturbation=True, covariance="none")
     known = USAM(FullBatch(batches.problem), ETA, 0.1)

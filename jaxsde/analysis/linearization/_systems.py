@@ -189,7 +189,7 @@ class Given(Oracle):
         """P(g < 0), of all agents where it is many."""
 
         def one(oracle, _=None):
-            return oracle.cdf(jax.tree.map(jnp.negative, oracle.gradient(x)))
+            return oracle.at(x).cdf(jax.tree.map(jnp.negative, oracle.gradient(x)))
 
         return self.oracle.each(one) if isinstance(self.oracle, Agents) else one(self.oracle)
 
