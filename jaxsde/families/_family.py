@@ -55,7 +55,8 @@ class Family(NamedTuple):
     The optimizer and the SDE take the same hyperparameters. A step takes the time η^`clock`.
     `warm_up` is that of `Paired`. `agents` makes the oracle of many agents of one agent's, with
     the hyperparameters that `of_agents` names. `problem` is the named one of a first run, a game
-    for methods of games, whose laws are known of games only.
+    for methods of games, whose laws are known of games only. `older` names the family with the SDE
+    that was published before this one for the same optimizer, a baseline.
     """
 
     optimizer: Callable[..., optax.GradientTransformation]
@@ -69,6 +70,7 @@ class Family(NamedTuple):
     agents: Callable[..., Oracle] | None = None
     of_agents: tuple[str, ...] = ()
     problem: str = "quadratic"
+    older: str | None = None
 
     def step(self, learning_rate: float) -> float:
         """The time one optimizer step takes."""
@@ -93,14 +95,16 @@ class Family(NamedTuple):
         substeps: int,
         hyperparameters: Mapping[str, Any] = NONE,
         warm_up: int | None = None,
+        variance_every: int | None = None,
     ) -> Paired:
-        """The optimizer and its SDE, driven by one noise."""
+        """The optimizer and its SDE, driven by one noise; `variance_every` as in `SDEProcess`."""
         process = self.process(oracle, learning_rate, hyperparameters)
         values = {"learning_rate": learning_rate, **self.settings(hyperparameters)}
         own = {name: value for name, value in values.items() if name not in self.of_agents}
+        sde = self.sde(process.oracle, **own)
         return Paired(
             process,
-            SDEProcess(self.sde(process.oracle, **own), process.dt / substeps),
+            SDEProcess(sde, process.dt / substeps, variance_every=variance_every),
             substeps,
             self.warm_up if warm_up is None else warm_up,
         )

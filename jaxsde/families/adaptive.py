@@ -54,29 +54,34 @@ def _levels(
 
 RMSPROP = {"decay": 0.99, "eps": 1e-8}
 ADAM = {"b1": 0.9, "b2": 0.99, "eps": 1e-8}
-DECAYS = {"weight_decay": 0.0, "l2_regularization": 0.0}
+DECAY = {"weight_decay": 0.0}
+DECAYS = DECAY | {"l2_regularization": 0.0}
+OLDER_RMSPROP = "rmsprop-batch-equivalent"
+OLDER_ADAM = "adam-batch-equivalent"
 WARM_UP = 10  # steps until v has gathered a tenth of what it averages
 
 ROWS = {
     "rmsprop": Family(
         optimizers.rmsprop, sdes.RMSprop, _stationary_laws(), 0.01,
-        "RMSprop and its SDE", RMSPROP | DECAYS, warm_up=WARM_UP,
+        "RMSprop and its SDE", RMSPROP | DECAYS, warm_up=WARM_UP, older=OLDER_RMSPROP,
     ),
     "rmspropw": Family(
         optimizers.rmsprop, sdes.RMSprop, _stationary_laws(), 0.01,
         "RMSpropW and its SDE", RMSPROP | DECAYS | {"weight_decay": 0.5}, warm_up=WARM_UP,
+        older=OLDER_RMSPROP,
     ),
     "rmsprop-order-2": Family(
         optimizers.rmsprop, functools.partial(sdes.RMSprop, order=2), no_laws, 0.01,
         "RMSprop and its SDE of order 2", RMSPROP | DECAYS, warm_up=WARM_UP,
+        older=OLDER_RMSPROP,
     ),
     "rmsprop-batch-equivalent": Family(
         optimizers.rmsprop, sdes.BatchEquivalentRMSprop, no_laws, 0.01,
-        "RMSprop and its batch-equivalent SDE, t = k η²", RMSPROP, clock=2, warm_up=WARM_UP,
+        "RMSprop and its batch-equivalent SDE, t = k η²", RMSPROP | DECAY, clock=2, warm_up=WARM_UP,
     ),
     "adam": Family(
         optimizers.adam, sdes.Adam, _stationary_laws(), 0.01,
-        "Adam and its SDE with matched noise", ADAM | DECAYS,
+        "Adam and its SDE with matched noise", ADAM | DECAYS, older=OLDER_ADAM,
     ),
     "adam-l2": Family(
         optimizers.adam, sdes.Adam, _stationary_laws(), 0.01,
@@ -86,17 +91,19 @@ ROWS = {
     "adamw": Family(
         optimizers.adam, sdes.Adam, _stationary_laws(), 0.01,
         "AdamW and its SDE with matched noise", ADAM | DECAYS | {"weight_decay": 0.5},
+        older=OLDER_ADAM,
     ),
     "adamw-published": Family(
         optimizers.adam, functools.partial(sdes.Adam, published=True), _stationary_laws(True), 0.01,
         "AdamW and its SDE as published", ADAM | DECAYS | {"weight_decay": 0.5}, warm_up=WARM_UP,
+        older=OLDER_ADAM,
     ),
     "adam-order-2": Family(
         optimizers.adam, functools.partial(sdes.Adam, order=2), no_laws, 0.01,
-        "Adam and its SDE of order 2", ADAM | DECAYS, warm_up=WARM_UP,
+        "Adam and its SDE of order 2", ADAM | DECAYS, warm_up=WARM_UP, older=OLDER_ADAM,
     ),
     "adam-batch-equivalent": Family(
         optimizers.adam, sdes.BatchEquivalentAdam, no_laws, 0.01,
-        "Adam and its batch-equivalent SDE, t = k η²", ADAM, clock=2, warm_up=WARM_UP,
+        "Adam and its batch-equivalent SDE, t = k η²", ADAM | DECAY, clock=2, warm_up=WARM_UP,
     ),
 }  # fmt: skip

@@ -174,7 +174,8 @@ class BatchEquivalentAdam(BatchEquivalent):
 
     (Malladi et al. 2022, Definition 4.4 and Theorem 4.5: weak order 1 in η² from any fixed t₀ > 0,
     since the bias correction is singular at 0; here t₀ = η² unless given, and
-    `Paired(..., warm_up=k0)` hands over the optimizer's state at a later one).
+    `Paired(..., warm_up=k0)` hands over the optimizer's state at a later one). A `weight_decay` λ,
+    θ⁺ less η λ θ, adds -(λ/η) θ dt (order 1 only).
 
     Order 2 (constant Gaussian noise) is so **up to the third cumulant** 2 c₁² c₂ τ² Σᵢₖ Σⱼₖ of (m,
     m, v), τ = η², which no diffusion has: means of θ on quadratic losses and functions of u are of
@@ -196,6 +197,7 @@ class BatchEquivalentAdam(BatchEquivalent):
         b2: β₂, in [0, 1).
         eps: ε >= 0, outside the root.
         noise_scale: σ, which only sets the units of u: u = v unless given. 1/√B for batches of B.
+        weight_decay: λ >= 0, decoupled.
         v_timing: the v that the update divides by, "new" or "old"; it matters at order 2.
         order: 1 or 2.
         t0: t₀ > 0.
@@ -210,14 +212,15 @@ class BatchEquivalentAdam(BatchEquivalent):
 
     def __init__(
         self, oracle, learning_rate, b1=0.999, b2=0.999, eps=1e-8, noise_scale=1.0, *,
-        v_timing="new", order=1, t0=None,
+        weight_decay=0.0, v_timing="new", order=1, t0=None,
     ):  # fmt: skip
         _checks.fraction("b1", b1)
         _checks.fraction("b2", b2)
         _states.check_form(oracle, order, v_timing)
         super().__init__(
-            oracle, learning_rate, eps, noise_scale, None, t0, order=order, singular=True
-        )
+            oracle, learning_rate, eps, weight_decay, noise_scale, None, t0,
+            order=order, singular=True,
+        )  # fmt: skip
         self.b1, self.b2 = jnp.asarray(b1, float), jnp.asarray(b2, float)
         self.v_timing = v_timing
 
@@ -259,10 +262,11 @@ class BatchEquivalentAdam(BatchEquivalent):
         )
 
     def leading_drift(self, t, y) -> BatchEquivalentAdamState:
-        """-(√γ₂/γ₁) P⁻¹ m;  c₁ (∇f - m);  c₂ (diag Σ - u)."""
+        """-(√γ₂/γ₁) P⁻¹ m - (λ/η) θ;  c₁ (∇f - m);  c₂ (diag Σ - u)."""
         g, D, S = self.oracle.gradient(y.theta), self._preconditioner(t, y), self._variance(y.theta)
+        decay = self.decay_rate
         return BatchEquivalentAdamState(
-            jax.tree.map(lambda D, m: -D * m, D, y.m),
+            jax.tree.map(lambda D, m, x: -D * m - decay * x, D, y.m, y.theta),
             jax.tree.map(lambda g, m: self.c_1 * (g - m), g, y.m),
             jax.tree.map(lambda s, u: self.c_2 * (s - u), S, y.u),
         )

@@ -128,17 +128,23 @@ class BatchEquivalent(SDE):
     oracle: Oracle
     learning_rate: Float[Array, ""]
     eps: Float[Array, ""]
+    weight_decay: Float[Array, ""]
     noise_scale: Float[Array, ""]
     initial_second_moment: Float[Array, "..."] | None
     t0: Float[Array, ""]
     order: int = eqx.field(static=True)
 
     def __init__(
-        self, oracle, learning_rate, eps, noise_scale, initial_second_moment, t0, *, order, singular
-    ):
+        self, oracle, learning_rate, eps, weight_decay, noise_scale, initial_second_moment, t0, *,
+        order, singular,
+    ):  # fmt: skip
         _checks.positive_number("learning_rate", learning_rate)
         _checks.positive_number("noise_scale", noise_scale)
-        _checks.nonnegative("eps", eps)
+        for name, value in (("eps", eps), ("weight_decay", weight_decay)):
+            _checks.nonnegative(name, value)
+        decays = _checks.concrete(weight_decay)
+        if order == 2 and (decays is None or decays > 0):
+            raise _checks.InputError("order 2 in this regime is without weight_decay")
         if order == 2 and type(oracle) is not GaussianNoise:  # a subclass may vary with x
             raise _checks.InputError(
                 f"order 2 in this regime is for GaussianNoise, got {type(oracle).__name__}: use "
@@ -147,6 +153,7 @@ class BatchEquivalent(SDE):
         self.oracle = oracle
         self.learning_rate = jnp.asarray(learning_rate, float)
         self.eps = jnp.asarray(eps, float)
+        self.weight_decay = jnp.asarray(weight_decay, float)
         self.noise_scale = jnp.asarray(noise_scale, float)
         self.initial_second_moment = _states.second_moment(initial_second_moment, eps)
         self.t0 = _states.start(t0, singular, self.learning_rate**2)
@@ -180,6 +187,11 @@ class BatchEquivalent(SDE):
     @abc.abstractmethod
     def _mean_correction(self, t: Any, y: Any) -> Any:
         """h₁, the part of order τ of the mean step over τ."""
+
+    @property
+    def decay_rate(self) -> Scalar:
+        """θ/η, the decoupled decay's share of x in a unit of this time."""
+        return self.weight_decay / self.learning_rate
 
     def _curvature(self, t: Any, y: Any) -> Any:
         """(S:∇²) b/2; None where it is 0."""

@@ -144,7 +144,7 @@ class BatchEquivalentRMSprop(BatchEquivalent):
         du = c₂ (diag Σ(θ) - u) dt
 
     (Malladi et al. 2022, Definition 4.1 and Theorem 4.2: weak order 1 in η², for noise whose third
-    moments are O(1/σ)). (∇f)² is missing from du: at fixed σ, where it matters, `RMSprop` is the
+    moments are O(1/σ)). A `weight_decay` λ, θ⁺ less η λ θ, adds -(λ/η) θ dt (order 1 only). (∇f)² is missing from du: at fixed σ, where it matters, `RMSprop` is the
     model. The old and the new v in the update have the same SDE.
 
     Order 2 (for the old v, with constant Gaussian noise) is so **up to the third cumulant**: v⁺
@@ -166,6 +166,7 @@ class BatchEquivalentRMSprop(BatchEquivalent):
         eps: ε >= 0, outside the root.
         noise_scale: σ, which only sets the units of u: u = v unless given. 1/√B for batches of B.
         initial_second_moment: v₀, a scalar or `(d,)`.
+        weight_decay: λ >= 0, decoupled.
         order: 1 or 2.
 
     Raises:
@@ -176,12 +177,12 @@ class BatchEquivalentRMSprop(BatchEquivalent):
 
     def __init__(
         self, oracle, learning_rate, decay=0.999, eps=1e-8, noise_scale=1.0,
-        initial_second_moment=None, *, order=1,
+        initial_second_moment=None, *, weight_decay=0.0, order=1,
     ):  # fmt: skip
         _checks.fraction("decay", decay)
         _states.check_form(oracle, order, "old")
         super().__init__(
-            oracle, learning_rate, eps, noise_scale, initial_second_moment, None,
+            oracle, learning_rate, eps, weight_decay, noise_scale, initial_second_moment, None,
             order=order, singular=False,
         )  # fmt: skip
         self.decay = jnp.asarray(decay, float)
@@ -207,10 +208,11 @@ class BatchEquivalentRMSprop(BatchEquivalent):
         return jax.tree.map(lambda u: self.sigma_0 * clipped_sqrt(u) + self.eps_0, u)
 
     def leading_drift(self, t, y) -> BatchEquivalentRMSpropState:
-        """-P⁻¹ ∇f;  c₂ (diag Σ - u)."""
+        """-P⁻¹ ∇f - (λ/η) θ;  c₂ (diag Σ - u)."""
         g, P, S = self.oracle.gradient(y.theta), self._P(y), self._variance(y.theta)
+        decay = self.decay_rate
         return BatchEquivalentRMSpropState(
-            jax.tree.map(lambda g, P: -g / P, g, P),
+            jax.tree.map(lambda g, P, x: -g / P - decay * x, g, P, y.theta),
             jax.tree.map(lambda s, u: self.c_2 * (s - u), S, y.u),
         )
 
