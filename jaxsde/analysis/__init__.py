@@ -7,6 +7,8 @@ from jaxsde.analysis.compare import with_error as with_error
 from jaxsde.analysis.first_passage import Curve as Curve
 from jaxsde.analysis.first_passage import FirstPassageTimes as FirstPassageTimes
 from jaxsde.analysis.first_passage import first_passage as first_passage
+from jaxsde.analysis.gradient_noise import GradientNoise as GradientNoise
+from jaxsde.analysis.gradient_noise import gradient_noise as gradient_noise
 from jaxsde.analysis.linearization import Linearization as Linearization
 from jaxsde.analysis.linearization import linearize as linearize
 from jaxsde.analysis.sensitivity import Sensitivity as Sensitivity

@@ -9,7 +9,8 @@ import jax.flatten_util
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+import optax
+from jaxtyping import Array, Float, PyTree, Scalar
 
 from jaxsde import _checks
 from jaxsde.engine.noise import Draw, Law
@@ -57,6 +58,10 @@ class Oracle(eqx.Module):
         if isinstance(covariance, lx.DiagonalLinearOperator):
             return covariance.diagonal
         return jax.flatten_util.ravel_pytree(x)[1](lx.diagonal(covariance))
+
+    def trace(self, x: Any) -> Scalar:
+        """tr Σ(x) = E |Z|², over all coordinates."""
+        return jnp.asarray(optax.tree.sum(self.variance(x)))
 
     def squares_root(self, x: Any) -> lx.AbstractLinearOperator:
         """Q(x) with Q Qᵀ = Cov(Z²), elementwise squares, where E ZᵢZⱼZₖ = 0.
