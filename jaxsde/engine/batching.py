@@ -185,7 +185,8 @@ def _in_turn(jaxpr: Any, constants: list, arguments: list, size: int) -> list:
         return [jnp.asarray(array) for array, _ in _evaluate(jaxpr, constants, single, size)]
 
     own = [jnp.moveaxis(array, -1, 0) for array, batched in arguments if batched]
-    return [(jnp.moveaxis(output, 0, -1), True) for output in lax.map(one, own)]
+    outputs = lax.optimization_barrier(lax.map(one, lax.optimization_barrier(own)))
+    return [(jnp.moveaxis(output, 0, -1), True) for output in outputs]
 
 
 def _once(array: Any, shape: tuple[int, ...]) -> Array:

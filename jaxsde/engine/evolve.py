@@ -192,9 +192,10 @@ class Evolution(eqx.Module):
         return cls(step, watch, draws, covariances)
 
     def __call__(
-        self, paths: Paths, key: UInt32[Array, "2"], first_path, first_step, records, limit
-    ) -> tuple[Paths, dict[str, Record]]:
-        """As `evolve`."""
+        self, paths: Paths, key: UInt32[Array, "2"], first_path, first_step, records, limit,
+        kept: Bool[Array, " T"] | None = None,
+    ) -> tuple[Paths, dict[str, Record]]:  # fmt: skip
+        """As `evolve`; where a record is not `kept`, nothing is looked at."""
         index = jnp.uint32(first_path) + jnp.arange(paths.size, dtype=jnp.uint32)
         counted = jnp.full(index.shape, True) if limit is None else index < jnp.uint32(limit)
         dtype = _dtype(paths.start.tree)
@@ -206,15 +207,20 @@ class Evolution(eqx.Module):
             draw = noise.values(self.draws, block, parity, dtype)
             return self.step(paths.size, k, state, draw, shared=paths.shared)
 
-        def to_record(state, interval):
-            state = _advance(step, blocks, state, *interval)
+        def look(state):
             values = self.watch(paths.size, state)
-            records = {name: self._record(name, v, counted) for name, v in values.items()}
-            return state, records
+            return {name: self._record(name, v, counted) for name, v in values.items()}
+
+        def to_record(state, interval):
+            first, last, wanted = interval
+            state = _advance(step, blocks, state, first, last)
+            if kept is None:
+                return state, look(state)
+            return state, jax.lax.cond(wanted, look, lambda state: _zeros(look, state), state)
 
         stops = jnp.asarray(records, jnp.int32)
         starts = jnp.concatenate([jnp.asarray(first_step, jnp.int32)[None], stops[:-1]])
-        state, recorded = jax.lax.scan(to_record, paths.state, (starts, stops))
+        state, recorded = jax.lax.scan(to_record, paths.state, (starts, stops, kept))
         return paths.replace(state), recorded
 
     def _record(self, name: str, value: Array, counted: Bool[Array, " paths"]) -> Record:

@@ -12,15 +12,14 @@ from jaxtyping import Bool, Int
 from jaxsde import _checks
 from jaxsde.engine import noise
 from jaxsde.engine.evolve import step_work
-from jaxsde.engine.layout import Work
+from jaxsde.engine.layout import IN_TURN, Work
 
 LANES = 16  # a vector loop's remainder may round differently, so there is none
 CPU_COORDINATES = 2**18  # of x and the draw that a core holds, so that they stay in its cache
-COORDINATES = 2**24  # that an accelerator holds
+COORDINATES = 2**24  # that an accelerator holds, and the activations that any device does
 BLOCK = 2**28  # coordinate-steps of a device between reports of progress and checkpoints
-WIDE = 512  # coordinates from which on products of matrices may take most of a step
 ACTIVATIONS = 4  # arrays as large as the largest that paths side by side hold
-PRODUCTS = 4  # multiplications in them in the time of a coordinate-step
+PRODUCTS = 16  # multiplications in them in the time of a coordinate-step
 
 
 class Segment(NamedTuple):
@@ -60,13 +59,13 @@ class Plan:
         """For a run from one path's x0 (shapes) on the mesh."""
         draws = noise.structure(process.noise(x0), dtype)
         coordinates = sum(leaf.size for leaf in jax.tree.leaves((x0, draws)))
-        wide = sum(leaf.size for leaf in jax.tree.leaves(x0)) >= WIDE
-        work = step_work(process, x0, process.noise(x0)) if wide else Work()
+        work = step_work(process, x0, process.noise(x0)) if _much(process, x0) else Work()
         if chunk is None:
             on_cpu = mesh.devices.flat[0].platform == "cpu"
-            held = coordinates if on_cpu else max(coordinates, ACTIVATIONS * work.largest)
-            limit = CPU_COORDINATES if on_cpu else COORDINATES
-            chunk = mesh.size * max(1, limit // held)
+            held = (CPU_COORDINATES if on_cpu else COORDINATES) // coordinates
+            if not (on_cpu and work.in_turn):
+                held = min(held, COORDINATES // (ACTIVATIONS * max(1, work.largest)))
+            chunk = mesh.size * max(1, held)
         chunks = math.ceil(paths / _checks.at_least("chunk", chunk, 1))  # of equal size
         lanes = 1 if work.in_turn else LANES
         size = math.ceil(paths / (chunks * mesh.size * lanes)) * lanes
@@ -86,6 +85,12 @@ class Plan:
         first = self.chunks[chunk]
         at = self.segments[segment].first
         return first * last + min(self.chunk, self.paths - first) * at
+
+
+def _much(process: Any, x0: Any) -> bool:
+    """Whether products of x with data may be most of a step, and are worth counting."""
+    size, data = (sum(map(np.size, jax.tree.leaves(tree))) for tree in (x0, process))
+    return size * data >= IN_TURN
 
 
 def record_steps(records: Any, steps: int) -> Int[np.ndarray, " T"]:

@@ -166,7 +166,7 @@ def _run(
         for segment in plan.segments[at.segment :]:
             paths, recorded = _advance(
                 mesh, process, paths, words, np.uint32(first_path), np.int32(segment.first),
-                segment.stops, watched, np.uint32(plan.paths),
+                segment.stops, segment.kept, watched, np.uint32(plan.paths),
             )  # fmt: skip
             tally.add(first_path, recorded, segment.kept)
             at = At(at.chunk, at.segment + 1)
@@ -229,17 +229,17 @@ def _start(mesh, process, x0, words: UInt32[Array, "2"], first_path, size: int) 
 
 @compiled
 def _advance(
-    mesh, process, paths: Paths, words, first_path, first_step, stops, observables, limit
+    mesh, process, paths: Paths, words, first_path, first_step, stops, kept, observables, limit
 ) -> tuple[Paths, dict[str, Record]]:
     """`evolve` on every device; the records get a leading axis, one entry a device."""
     evolution = Evolution.of(process, paths, observables)
 
-    def advance(evolution, paths, words, first_path, first_step, stops, limit):
+    def advance(evolution, paths, words, first_path, first_step, stops, kept, limit):
         first = first_of_shard(first_path, paths.size)
-        paths, records = evolution(paths, words, first, first_step, stops, limit)
+        paths, records = evolution(paths, words, first, first_step, stops, limit, kept)
         return paths, jax.tree.map(lambda leaf: leaf[None], records)
 
-    args = (evolution, paths, words, first_path, first_step, stops, limit)
+    args = (evolution, paths, words, first_path, first_step, stops, kept, limit)
     everywhere = PartitionSpec()
-    in_specs = (everywhere, specs(paths), *[everywhere] * 5)
+    in_specs = (everywhere, specs(paths), *[everywhere] * 6)
     return sharded(advance, mesh, args, in_specs, (specs(paths), PartitionSpec("paths")))

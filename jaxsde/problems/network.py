@@ -221,4 +221,4 @@ class Network(FiniteSum):
 
 
 def _shapes(tree: PyTree) -> str:
-    return str(jax.tree.map(lambda leaf: (np.shape(leaf), str(leaf.dtype)), tree))
+    return str(jax.tree.map(lambda leaf: (np.shape(leaf), str(jnp.result_type(leaf))), tree))
