@@ -94,6 +94,8 @@ def test_a_run_stopped_after_any_block_goes_on_to_the_same_numbers(tmp_path, who
         assert same(run(checkpoint=file, progress=left.append), whole)
         assert len(left) == len(blocks) - after
         assert left[-1].done == left[-1].total
+        before = blocks[after - 1].done if after else 0
+        assert {report.resumed for report in left} == {before}
 
 
 def test_a_run_may_stop_many_times(tmp_path, whole):

@@ -167,10 +167,37 @@ def test_progress_rises_to_the_total_and_changes_nothing(ensemble, trajectory, m
     assert len(done) == 3 * 12
     assert all(report.elapsed >= 0 and report.remaining >= 0 for report in seen)
     assert seen[-1].remaining == 0
+    for report in seen:  # chunks of 32 paths, of which each goes through all steps
+        chunk, step = divmod(report.done, 32 * STEPS)
+        paths = slice(32 * chunk, min(32 * (chunk + 1), PATHS))
+        if chunk < PATHS // 32 and step:
+            losses = ensemble.sample["loss"][step // 32, paths]
+            assert report.means == {"loss": pytest.approx(losses.mean(), rel=1e-5)}
+        assert report.resumed == 0
+        assert report.rate == pytest.approx(report.done / report.elapsed)
     np.testing.assert_array_equal(watched.sample["position"], trajectory)
     np.testing.assert_array_equal(watched.mean("loss"), run(chunk=16).mean("loss"))
     monkeypatch.undo()
     np.testing.assert_array_equal(watched.mean("loss"), run(chunk=16).mean("loss"))
+
+
+def test_nothing_is_looked_at_between_records(monkeypatch):
+    """Blocks that end there, for progress and checkpoints, cost no observable."""
+    looked = []
+
+    def loss(x):
+        jax.debug.callback(lambda _: looked.append(1), x[0])
+        return jnp.sum(x)
+
+    def looks():
+        looked.clear()
+        run(records=[0, STEPS], observables={"loss": loss}, chunk=PATHS)
+        jax.effects_barrier()
+        return len(looked)
+
+    once = looks()
+    monkeypatch.setattr(plan, "BLOCK", 1)
+    assert looks() == once > 0
 
 
 class Walk(eqx.Module):
