@@ -109,13 +109,16 @@ class OverPaths(eqx.Module):
         self.inputs = Struct.of(structs).leaves
         self.out = Struct.of(out)
 
-    def __call__(self, size: int, *args: PyTree[Array], shared: tuple[bool, ...] = ()) -> PyTree:
+    def __call__(
+        self, size: int, *args: PyTree[Array], shared: tuple[bool, ...] = (), in_turn: bool = False
+    ) -> PyTree:
         """The outputs for `size` paths, on the last axis of all but the `shared` leaves.
 
         Args:
             size: the number of paths.
             args: arrays of one path's rank (shared) or with one more axis, the paths.
             shared: which output leaves are wanted once; none by default.
+            in_turn: whether paths run one after the other on CPU also where this multiplies little.
         """
         arguments = self._arguments(jax.tree.leaves(args))
         arrays, varies = [array for array, _ in arguments], [batched for _, batched in arguments]
@@ -132,7 +135,7 @@ class OverPaths(eqx.Module):
             ]
 
         side_by_side, one_by_one = (functools.partial(run, fn) for fn in (_evaluate, _in_turn))
-        if work(self.jaxpr, varies).in_turn:
+        if in_turn or work(self.jaxpr, varies).in_turn:
             leaves = lax.platform_dependent(*arrays, cpu=one_by_one, default=side_by_side)
         else:
             leaves = side_by_side(*arrays)

@@ -93,7 +93,10 @@ def step_work(process: Process, x0: PyTree[jax.ShapeDtypeStruct], draws: PyTree)
     """What one step of one path takes."""
     dtype = _dtype(x0)
     state = jax.eval_shape(process.init, x0, noise.structure(draws, dtype))
-    step = _step(process, state, draws, dtype)
+    return _work(_step(process, state, draws, dtype))
+
+
+def _work(step: OverPaths) -> Work:
     return work(step.jaxpr, [False] + [True] * (len(step.inputs) - 1))
 
 
@@ -178,6 +181,7 @@ class Evolution(eqx.Module):
     watch: OverPaths
     draws: PyTree[noise.Draw]
     covariances: tuple[str, ...] = eqx.field(static=True)
+    in_turn: bool = eqx.field(static=True)
 
     @classmethod
     def of(
@@ -189,7 +193,7 @@ class Evolution(eqx.Module):
         step = _step(process, paths.one, draws, _dtype(x0))
         watch = OverPaths(lambda state: observe(process, observables, state), paths.one)
         covariances = tuple(name for name, seen in observables.items() if seen.covariance)
-        return cls(step, watch, draws, covariances)
+        return cls(step, watch, draws, covariances, _work(step).in_turn)
 
     def __call__(
         self, paths: Paths, key: UInt32[Array, "2"], first_path, first_step, records, limit,
@@ -208,7 +212,7 @@ class Evolution(eqx.Module):
             return self.step(paths.size, k, state, draw, shared=paths.shared)
 
         def look(state):
-            values = self.watch(paths.size, state)
+            values = self.watch(paths.size, state, in_turn=self.in_turn)
             return {name: self._record(name, v, counted) for name, v in values.items()}
 
         def to_record(state, interval):

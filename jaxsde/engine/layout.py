@@ -70,6 +70,10 @@ def _of(equation: Any, flags: list[bool]) -> tuple[Work, list[bool]]:
         first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
         carried = flags[:first] + [any(flags)] * (last - first) + flags[last:]
         return Work().plus(_walk(inner[0], carried)[0], params["length"]), []
+    if name == "cond":
+        works, outs = zip(*[_walk(branch, flags[1:]) for branch in inner], strict=True)
+        out = [flags[0] or any(of_each) for of_each in zip(*outs, strict=True)]
+        return max(works, key=lambda part: part.all), out
     if len(inner) == 1 and len(inner[0].invars) == len(flags):
         return _walk(inner[0], flags)
     found = [_walk(part, [any(flags)] * len(part.invars))[0] for part in inner]

@@ -86,7 +86,9 @@ class MinibatchNoise(Oracle):
         n = self.problem.count
 
         def apply(w):
-            return self.problem.weighted_gradient(x, np.sqrt(self._shrunk / n) * (w - jnp.mean(w)))
+            return self.problem.weighted_gradient(
+                x, math.sqrt(self._shrunk / n) * (w - jnp.mean(w))
+            )
 
         dtype = jnp.result_type(*jax.tree.leaves(x))
         return lx.FunctionLinearOperator(apply, jax.ShapeDtypeStruct((n,), dtype))

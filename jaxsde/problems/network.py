@@ -40,7 +40,7 @@ class Network(FiniteSum):
         loss: ℓ(output, target), one number; `cross_entropy`, or any function of one example.
         inputs: `(n, ...)`, an array or a pytree of such.
         targets: `(n, ...)`. Whole numbers are labels, in 0 ... K - 1 where outputs have one axis
-            more than targets, of length K, and then `accuracy` exists.
+            more than targets, of length K > 1, and then `accuracy` exists.
         micro_batch: examples held at a time.
 
     Fields:
@@ -116,7 +116,7 @@ class Network(FiniteSum):
         """K where the outputs are scores of labels."""
         shape, target = getattr(output, "shape", ()), self.targets.shape[1:]
         labels = jnp.issubdtype(self.targets.dtype, jnp.integer)
-        return shape[-1] if labels and len(shape) > 0 and shape[:-1] == target else None
+        return shape[-1] if labels and shape[:-1] == target and shape[-1:] > (1,) else None
 
     @property
     def count(self) -> int:

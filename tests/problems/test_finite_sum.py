@@ -18,6 +18,7 @@ from jaxsde.problems import (
     Quadratic,
     QuadraticGame,
     TeacherStudent,
+    finite_sum,
     mean,
 )
 
@@ -79,6 +80,47 @@ def test_a_part_is_the_mean_of_its_terms(name, x64):
         np.testing.assert_allclose(loss, np.mean([term(name, j) for j in rows]), rtol=1e-13)
         np.testing.assert_allclose(gradient, np.mean(alone, axis=0), rtol=1e-12, atol=1e-14)
     assert value_and_gradient._cache_size() == compiled + 1
+
+
+WEIGHTED = np.array([0.4, -1.3, 2.0, 0.7])
+
+
+@jax.jit
+def terms_and_moments(problem, x):
+    """Of the terms, and by autodiff of every term alone."""
+    alone = jax.vmap(lambda j: jax.grad(problem.part(j[None]).loss)(x))(jnp.arange(problem.count))
+    return (
+        problem.terms(x),
+        ravel_pytree(problem.weighted_gradient(x, jnp.asarray(WEIGHTED)))[0],
+        ravel_pytree(problem.gradient_variance(x))[0],
+        jax.vmap(lambda tree: ravel_pytree(tree)[0])(alone),
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_terms_and_what_is_made_of_their_gradients(name, x64, monkeypatch):
+    """Three terms at a time, of four: the last block holds two that were counted before."""
+    make, x = CASES[name]
+    monkeypatch.setattr(finite_sum, "AT_ONCE", 3 * ravel_pytree(x)[0].size)
+    terms, weighted, variance, g = terms_and_moments(make(), x)
+    np.testing.assert_allclose(terms, [term(name, j) for j in range(4)], rtol=1e-13)
+    np.testing.assert_allclose(weighted, WEIGHTED @ np.array(g), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(variance, np.var(g, axis=0), rtol=1e-12, atol=1e-15)
+
+
+def test_what_is_made_of_the_gradients_of_problems_and_games(x64):
+    quadratics = mean([Quadratic(h, shift) for h, shift in zip(HESSIANS, range(4), strict=True)])
+    d = X2[None, :] - np.arange(4)[:, None]
+    np.testing.assert_allclose(quadratics.terms(X2), np.sum(HESSIANS * d**2, axis=1) / 2)
+    weighted = quadratics.weighted_gradient(X2, jnp.asarray(WEIGHTED))
+    np.testing.assert_allclose(weighted, WEIGHTED @ (HESSIANS * d), rtol=1e-13)
+    np.testing.assert_allclose(quadratics.gradient_variance(X2), (HESSIANS * d).var(axis=0))
+    game, (x, y) = mean([QuadraticGame(h, -h, 2 * h) for h in HESSIANS]), Z
+    fields = np.concatenate([HESSIANS * (y - x), HESSIANS * (2 * y - x)], axis=1)
+    weighted = game.weighted_gradient(Z, jnp.asarray(WEIGHTED))
+    np.testing.assert_allclose(np.concatenate(weighted), WEIGHTED @ fields, rtol=1e-13)
+    variance = game.gradient_variance(Z)
+    np.testing.assert_allclose(np.concatenate(variance), fields.var(axis=0), rtol=1e-13)
 
 
 def test_all_rows_are_the_whole():
