@@ -1,6 +1,18 @@
 """What is minimised: deterministic functions of a point."""
 
 from jaxsde.problems._problem import Problem as Problem
+from jaxsde.problems.architectures import CharTransformer as CharTransformer
+from jaxsde.problems.architectures import ConvNet as ConvNet
+from jaxsde.problems.architectures import ResNet as ResNet
+from jaxsde.problems.architectures import VisionTransformer as VisionTransformer
+from jaxsde.problems.datasets import Characters as Characters
+from jaxsde.problems.datasets import Images as Images
+from jaxsde.problems.datasets import characters as characters
+from jaxsde.problems.datasets import cifar10 as cifar10
+from jaxsde.problems.datasets import digits as digits
+from jaxsde.problems.datasets import mnist as mnist
+from jaxsde.problems.datasets import python_text as python_text
+from jaxsde.problems.datasets import shakespeare as shakespeare
 from jaxsde.problems.factorizations import LinearAutoencoder as LinearAutoencoder
 from jaxsde.problems.factorizations import MatrixSensing as MatrixSensing
 from jaxsde.problems.finite_sum import FiniteSum as FiniteSum
@@ -22,10 +34,15 @@ from jaxsde.problems.named import Named as Named
 from jaxsde.problems.named import named as named
 from jaxsde.problems.network import Network as Network
 from jaxsde.problems.network import cross_entropy as cross_entropy
-from jaxsde.problems.networks import DeepClassifier as DeepClassifier
-from jaxsde.problems.networks import Layers as Layers
-from jaxsde.problems.networks import TeacherStudent as TeacherStudent
-from jaxsde.problems.networks import breast_cancer_classifier as breast_cancer_classifier
+from jaxsde.problems.one_hidden_layer import DeepClassifier as DeepClassifier
+from jaxsde.problems.one_hidden_layer import Layers as Layers
+from jaxsde.problems.one_hidden_layer import TeacherStudent as TeacherStudent
+from jaxsde.problems.one_hidden_layer import breast_cancer_classifier as breast_cancer_classifier
 from jaxsde.problems.quadratic import Quadratic as Quadratic
+from jaxsde.problems.ready_made import breast_cancer_mlp as breast_cancer_mlp
+from jaxsde.problems.ready_made import digits_cnn as digits_cnn
+from jaxsde.problems.ready_made import digits_resnet as digits_resnet
+from jaxsde.problems.ready_made import digits_vit as digits_vit
+from jaxsde.problems.ready_made import text_transformer as text_transformer
 from jaxsde.problems.regression import LogisticRegression as LogisticRegression
 from jaxsde.problems.regression import breast_cancer as breast_cancer

@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from jaxsde import _checks
 from jaxsde.problems._problem import Problem, check_shape
-from jaxsde.problems.networks import Layers, check_layers, normal_layers, square
+from jaxsde.problems.one_hidden_layer import Layers, check_layers, normal_layers, square
 from jaxsde.problems.regression import penalty
 
 

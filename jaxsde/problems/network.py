@@ -55,13 +55,15 @@ class Network(FiniteSum):
     constants: PyTree[Array]
     inputs: PyTree[Array]
     targets: Array
-    static: Any = eqx.field(static=True)
+    static: tuple = eqx.field(static=True)
     loss_of: Callable = eqx.field(static=True)
     micro_batch: int = eqx.field(static=True)
 
     def __init__(self, model, loss, inputs, targets, micro_batch=1024):
         self.x0, rest = eqx.partition(model, eqx.is_inexact_array)
-        self.constants, self.static = eqx.partition(rest, eqx.is_array)
+        self.constants, static = eqx.partition(rest, eqx.is_array)
+        leaves, structure = jax.tree.flatten(static)
+        self.static = (*leaves, structure)  # hashable where a module holds lists
         if not jax.tree.leaves(self.x0):
             raise _checks.InputError("the model has no arrays of floats, so nothing to optimize")
         self.loss_of = loss
@@ -139,7 +141,8 @@ class Network(FiniteSum):
             raise _checks.InputError(
                 f"x must be a pytree of the model's parameters such as the network's x0, got {got}"
             )
-        return eqx.combine(x, self.constants, self.static)
+        *leaves, structure = self.static
+        return eqx.combine(x, self.constants, structure.unflatten(leaves))
 
     def part(self, rows: Rows) -> Self:
         """The same problem on these examples."""

@@ -47,7 +47,7 @@ def test_without_noise_nothing_is_left_of_it(key):
 def test_bad_input(key):
     with pytest.raises(InputError, match="samples must be a whole number of at least 2"):
         gradient_noise(FullBatch(PROBLEM), X.astype(np.float32), key=key, samples=1)
-    with pytest.raises(InputError, match="variance is infinite|infinite"):
+    with pytest.raises(InputError, match="variance is infinite"):
         gradient_noise(StudentTNoise(PROBLEM, 1.0, 2.0), X.astype(np.float32), key=key)
     with pytest.raises(InputError, match="x0 is float64"):
         gradient_noise(FullBatch(PROBLEM), X, key=key)

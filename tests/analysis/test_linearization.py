@@ -132,7 +132,9 @@ def test_means_move_where_the_potential_is_skew():
 def test_minibatches_are_enumerated():
     """x⁺ = x - η λ_c (x - b_c): the mean and the covariance of n = 3 terms, by hand."""
     parts = [Quadratic([lam], [b]) for lam, b in ((1.0, 0.0), (2.0, 1.0), (0.5, -1.0))]
-    found = linearize(optimizer(optax.sgd, MinibatchNoise(problems.mean(parts)), 0.1), np.array([0.3]))
+    found = linearize(
+        optimizer(optax.sgd, MinibatchNoise(problems.mean(parts)), 0.1), np.array([0.3])
+    )
     lam, b = np.array([1.0, 2.0, 0.5]), np.array([0.0, 1.0, -1.0])
     x = np.sum(lam * b) / np.sum(lam)
     variance = np.var(0.1 * lam * (x - b)) / (1 - (1 - 0.1 * np.mean(lam)) ** 2)

@@ -1,5 +1,6 @@
 """Networks against plain NumPy, example by example."""
 
+import chex
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -162,6 +163,29 @@ def test_a_model_and_a_loss_of_ones_own(precision):
     assert set(network.observables()) == {"loss", "gradient_norm"}
     with pytest.raises(InputError, match="only targets that are labels"):
         network.accuracy(x)
+
+
+class InAList(eqx.Module):
+    """A model as many write it, which is not hashable."""
+
+    layers: list
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def test_models_that_hold_lists_and_functions_compile_once():
+    def network():
+        keys = jax.random.split(jax.random.key(0))
+        own = [eqx.nn.Linear(3, 4, key=keys[0]), jax.nn.relu, eqx.nn.Linear(4, 2, key=keys[1])]
+        return Network(InAList(own), cross_entropy, A, [0, 1, 1, 0, 1])
+
+    loss = jax.jit(chex.assert_max_traces(lambda own, x: own.loss(x), n=1))
+    chex.clear_trace_counter()
+    first, again = (loss(network(), network().x0) for _ in range(2))
+    assert float(first) == float(again) == pytest.approx(float(network().loss(network().x0)))
 
 
 class Table(eqx.Module):

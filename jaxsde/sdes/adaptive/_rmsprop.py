@@ -144,8 +144,9 @@ class BatchEquivalentRMSprop(BatchEquivalent):
         du = c₂ (diag Σ(θ) - u) dt
 
     (Malladi et al. 2022, Definition 4.1 and Theorem 4.2: weak order 1 in η², for noise whose third
-    moments are O(1/σ)). A `weight_decay` λ, θ⁺ less η λ θ, adds -(λ/η) θ dt (order 1 only). (∇f)² is missing from du: at fixed σ, where it matters, `RMSprop` is the
-    model. The old and the new v in the update have the same SDE.
+    moments are O(1/σ)). (∇f)² is missing from du: at fixed σ, where it matters, `RMSprop` is the
+    model. The old and the new v in the update have the same SDE. A `weight_decay` λ, θ⁺ less η λ θ,
+    adds -(λ/η) θ dt (order 1 only).
 
     Order 2 (for the old v, with constant Gaussian noise) is so **up to the third cumulant**: v⁺
     holds z² and θ⁺ holds z, and their cumulant 2 c₂ τ² Dᵢ Dⱼ Σᵢₖ Σⱼₖ (D = P⁻¹, τ = η²) adds a
