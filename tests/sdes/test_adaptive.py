@@ -87,12 +87,13 @@ def test_adamw(form, oracle):
 
 def test_batch_equivalent_rmsprop(oracle):
     b, sigma = 0.9, 3.0
-    sde = BatchEquivalentRMSprop(oracle, ETA, b, EPS, noise_scale=sigma)
+    sde = BatchEquivalentRMSprop(oracle, ETA, b, EPS, noise_scale=sigma, weight_decay=THETA)
     u, g = V / sigma**2, G - LAM * X
     P = sigma * ETA * np.sqrt(u) + EPS * ETA
     y = BatchEquivalentRMSpropState(jnp.asarray(X), jnp.asarray(u))
     drift = sde.drift(0.0, y, None)
-    np.testing.assert_allclose(drift.theta, -g / P, rtol=1e-12)
+    # A step takes η² of this time and η θ x off the position.
+    np.testing.assert_allclose(ETA**2 * (drift.theta + g / P), -ETA * THETA * X, rtol=1e-9)
     rest = np.diag(SIGMA) / sigma**2
     np.testing.assert_allclose(drift.u, (1 - b) / ETA**2 * (rest - u), rtol=1e-12)
     expected = np.concatenate([-sigma * ETA * (R / sigma) / P[:, None], np.zeros((2, 2))])
@@ -102,13 +103,14 @@ def test_batch_equivalent_rmsprop(oracle):
 
 def test_batch_equivalent_adam(oracle):
     b1, b2, sigma, t = 0.8, 0.9, 3.0, 0.01
-    sde = BatchEquivalentAdam(oracle, ETA, b1, b2, EPS, noise_scale=sigma)
+    sde = BatchEquivalentAdam(oracle, ETA, b1, b2, EPS, noise_scale=sigma, weight_decay=THETA)
     c1, c2, u, g = (1 - b1) / ETA**2, (1 - b2) / ETA**2, V / sigma**2, G - LAM * X
     g1, g2 = 1 - np.exp(-c1 * t), 1 - np.exp(-c2 * t)
     P = sigma * ETA * np.sqrt(u) + EPS * ETA * np.sqrt(g2)
     y = BatchEquivalentAdamState(*map(jnp.asarray, (X, M, u)))
     drift = sde.drift(t, y, None)
-    np.testing.assert_allclose(drift.theta, -np.sqrt(g2) / g1 / P * M, rtol=1e-12)
+    expected = -np.sqrt(g2) / g1 / P * M - THETA / ETA * X
+    np.testing.assert_allclose(drift.theta, expected, rtol=1e-12)
     np.testing.assert_allclose(drift.m, c1 * (g - M), rtol=1e-12)
     np.testing.assert_allclose(drift.u, c2 * (np.diag(SIGMA) / sigma**2 - u), rtol=1e-12)
     expected = np.concatenate([np.zeros((2, 2)), ETA * c1 * R, np.zeros((2, 2))])
@@ -231,6 +233,10 @@ GOOD = GaussianNoise(Quadratic([1.0]), 1.0)
         (lambda: BatchEquivalentAdam(GOOD, ETA, t0=0.0), "divides by zero at t = 0"),
         (lambda: BatchEquivalentAdam(GOOD, ETA, noise_scale=0.0), "noise_scale must be positive"),
         (lambda: BatchEquivalentRMSprop(GOOD, ETA, decay=2.0), "decay must be one number"),
+        (
+            lambda: BatchEquivalentAdam(GOOD, ETA, weight_decay=0.1, order=2),
+            "order 2 in this regime is without weight_decay",
+        ),
         (
             lambda: BatchEquivalentRMSprop(StudentTNoise(Quadratic([1.0]), 1.0, 5.0), ETA, order=2),
             "order 2 in this regime is for GaussianNoise, got StudentTNoise",
