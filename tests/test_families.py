@@ -6,7 +6,7 @@ import pytest
 
 from jaxsde import InputError, families, simulate
 from jaxsde.engine.noise import is_draw
-from jaxsde.oracles import GaussianNoise, StudentTNoise
+from jaxsde.oracles import GaussianNoise, MinibatchNoise, StudentTNoise
 from jaxsde.problems import NAMED, LogisticRegression, Players, Quadratic, QuadraticGame, named
 
 PROBLEM = Quadratic([1.0, 2.5])
@@ -186,8 +186,11 @@ def test_no_law_where_none_is_known():
         laws = family.laws(setting._replace(hyperparameters=family.hyperparameters))
         assert laws[:3] == (None, None, None)
         assert "none known" in laws.about
+    regression = named("breast-cancer").make()
+    batches = setting._replace(oracle=MinibatchNoise(regression, 8), x0=np.zeros(31, np.float32))
+    assert "none known" in families.family("sgd").laws(batches).about
     unstable = setting._replace(
-        oracle=GaussianNoise(named("breast-cancer").make(), 0.1),
+        oracle=GaussianNoise(regression, 0.1),
         learning_rate=99.0,
         dt=99.0,
         x0=np.zeros(31, np.float32),
@@ -215,8 +218,9 @@ def test_lattice_laws_that_take_too_long_say_how_far_they_go(name, agents, most)
 
 @pytest.mark.parametrize("name", NAMED)
 def test_named_problems_are_whole(name):
-    problem, x0 = named(name).make(), named(name).x0
-    for leaf in jax.tree.leaves(problem.gradient(x0)):
+    problem = named(name).make()
+    x0 = named(name).start(problem)
+    for leaf in jax.tree.leaves(jax.jit(lambda x: problem.gradient(x))(x0)):
         assert np.all(np.isfinite(leaf))
         assert leaf.dtype == np.float32
 

@@ -4,11 +4,13 @@ import contextlib
 import io
 import re
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 from jaxsde import _checks
+from jaxsde.cli._console import peak_memory
 from jaxsde.cli._options import Options
 from jaxsde.cli._stationary import Stationary, stationary
 from jaxsde.cli._sweep import Sweep, sweep
@@ -25,15 +27,23 @@ COMMANDS: dict[str, tuple[type[Options], Callable[[Any], None]]] = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command; bad input ends with one line and exit code 2."""
+    began = time.monotonic()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
             options = _parse(arguments)
             run = next(run for kind, run in COMMANDS.values() if type(options) is kind)
             run(options)
+            print(_cost(time.monotonic() - began), file=sys.stderr)
     except (_checks.InputError, ImportError) as error:
         print(f"jaxsde: error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _cost(seconds: float) -> str:
+    peak = peak_memory()
+    memory = "" if peak is None else f", {peak / 2**20:,.0f} MiB of memory at its peak"
+    return f"took {seconds:,.0f} s{memory}"
 
 
 def _warn(message: Warning | str, *_: object) -> None:

@@ -6,11 +6,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 
 from jaxsde import _checks, engine, oracles, problems
-from jaxsde.families import Family, family
+from jaxsde.families import Family, Laws, Setting, family
 
-NOISES = ("gaussian", "student-t")
+NOISES = ("gaussian", "student-t", "minibatch")
+BATCH_SIZE = 32
+VARIANCE_EVERY = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,22 +30,31 @@ class Options:
     shgd-one-draw."""
 
     problem: str | None = None
-    """What to minimise: quadratic, rosenbrock, embedded-saddle, double-well, breast-cancer; games:
+    """What to minimise: quadratic, rosenbrock, embedded-saddle, double-well, breast-cancer;
+    networks: breast-cancer-mlp, digits-cnn, digits-resnet, digits-vit, text-transformer; games:
     quadratic-game, bilinear, forsaken, almost-bilinear, degree-8, whose loss is half the square of
     their field. One that suits the optimizer unless given."""
 
     noise: str = "gaussian"
-    """Law of the gradient noise: gaussian, student-t."""
+    """Law of the gradient noise: gaussian, student-t, added to the full gradient; minibatch, of
+    terms drawn with replacement, where the problem is on data."""
 
     scale: float | None = None
-    """Scale σ of the noise; the problem's own unless given."""
+    """Scale σ of added noise; the problem's own unless given."""
 
     degrees_of_freedom: float = 3.0
     """ν of Student-t noise."""
 
+    batch_size: int | None = None
+    """Terms in a mini-batch; 32 unless given."""
+
+    variance_every: int | None = None
+    """Steps of the SDE for which the variances of mini-batch gradients are kept, which the SDEs of
+    sign_sgd, rmsprop and adam ask for; 10 unless given."""
+
     learning_rate: float | None = None
-    """η; one that suits the optimizer unless given. A step takes the time η, or η² where the SDE is
-    batch-equivalent, √η with momentum."""
+    """η; one that suits the optimizer and the problem unless given. A step takes the time η, or η²
+    where the SDE is batch-equivalent, √η with momentum."""
 
     hyperparameters: dict[str, float] = dataclasses.field(default_factory=dict)
     """The optimizer's others, as NAME VALUE pairs: b1 0.95 weight_decay 0.5, or agents 8 k 2."""
@@ -61,14 +73,21 @@ class Options:
 
 
 class Setup(NamedTuple):
-    """What the options say, checked: a family on a problem with its noise, start and key."""
+    """What the options say, checked: a family on a problem with its noise, start and key.
+
+    `scale` is None for mini-batches, `batch_size` for other noise, `variance_every` for SDEs that
+    do without.
+    """
 
     family: Family
     problem: str
     named: problems.Named
-    scale: float
+    objective: problems.Problem
     noise: str
+    scale: float | None
     degrees_of_freedom: float
+    batch_size: int | None
+    variance_every: int | None
     learning_rate: float
     settings: dict[str, Any]
     x0: Any
@@ -77,20 +96,35 @@ class Setup(NamedTuple):
 
     def oracle(self, scale: Any = None) -> oracles.Oracle:
         """The noisy gradients of one agent, at another scale if one is given."""
-        scale = self.scale if scale is None else scale
+        if self.batch_size is not None:
+            return oracles.MinibatchNoise(self.objective, self.batch_size)
+        scale = either(scale, self.scale)
         if self.noise == "gaussian":
-            return oracles.GaussianNoise(self.named.make(), scale)
-        return oracles.StudentTNoise(self.named.make(), scale, self.degrees_of_freedom)
+            return oracles.GaussianNoise(self.objective, scale)
+        return oracles.StudentTNoise(self.objective, scale, self.degrees_of_freedom)
+
+    def laws(self, dt: float, time: np.ndarray) -> Laws:
+        """The family's."""
+        return self.family.laws(
+            Setting(self.oracle(), self.learning_rate, self.x0, dt, time, self.settings)
+        )
+
+    @property
+    def on_network(self) -> bool:
+        """Whether the problem is a network."""
+        return isinstance(self.objective, problems.Network)
 
     @property
     def about(self) -> str:
         """Two lines on what is run."""
         values = {"η": self.learning_rate, **self.settings}
         given = ", ".join(f"{name} = {value:g}" for name, value in values.items() if value)
-        return (
-            f"{self.family.about} on {self.problem}: {self.named.about}\n"
-            f"{given}, {self.noise} noise of scale {self.scale:g}"
-        )
+        noise = f"mini-batches of {self.batch_size}"
+        if self.scale is not None:
+            noise = f"{self.noise} noise of scale {self.scale:g}"
+        if self.variance_every is not None:
+            noise += f", their variances every {self.variance_every} steps of the SDE"
+        return f"{self.family.about} on {self.problem}: {self.named.about}\n{given}, {noise}"
 
 
 def setup(options: Options) -> Setup:
@@ -107,19 +141,21 @@ def setup(options: Options) -> Setup:
     chosen = family(options.optimizer)
     problem = either(options.problem, chosen.problem)
     named = problems.named(problem)
-    learning_rate = either(options.learning_rate, chosen.learning_rate)
+    suitable = either(named.learning_rate(options.optimizer), chosen.learning_rate)
+    learning_rate = either(options.learning_rate, suitable)
     _checks.positive("learning_rate", learning_rate)
-    scale = either(options.scale, named.scale)
-    _checks.positive("scale", scale)
-    _checks.known("noise", options.noise, NOISES)
+    scale, batch_size, variance_every = _noise(options, chosen, named)
     if not 0 <= options.seed < 2**32:
         raise _checks.InputError(f"seed must lie in [0, 2³²), got {options.seed}")
-    dtype = np.float64 if options.float64 else np.float32
-    x0 = jax.tree.map(lambda leaf: leaf.astype(dtype), named.x0)
+    settings = chosen.settings(options.hyperparameters)
     paths = _checks.at_least("paths", either(options.paths, named.paths), 1)
+    objective = named.make()
+    dtype = np.float64 if options.float64 else np.float32
+    x0 = jax.tree.map(lambda leaf: leaf.astype(dtype), named.start(objective))
     found = Setup(
-        chosen, problem, named, scale, options.noise, options.degrees_of_freedom, learning_rate,
-        chosen.settings(options.hyperparameters), x0, paths, jax.random.key(options.seed),
+        chosen, problem, named, objective, options.noise, scale, options.degrees_of_freedom,
+        batch_size, variance_every, learning_rate, settings, x0, paths,
+        jax.random.key(options.seed),
     )  # fmt: skip
     found.oracle()
     try:
@@ -129,6 +165,27 @@ def setup(options: Options) -> Setup:
             f"output {options.output} is no folder to write to: {error}"
         ) from error
     return found
+
+
+def _noise(
+    options: Options, chosen: Family, named: problems.Named
+) -> tuple[float | None, int | None, int | None]:
+    """The noise's scale, batch size and `variance_every`, each None where it has no meaning."""
+    _checks.known("noise", options.noise, NOISES)
+    if options.noise != "minibatch":
+        if options.batch_size is not None or options.variance_every is not None:
+            raise _checks.InputError("batch_size and variance_every are for --noise minibatch")
+        scale = either(options.scale, named.scale)
+        _checks.positive("scale", scale)
+        return scale, None, None
+    if options.scale is not None:
+        raise _checks.InputError("scale is for added noise; that of mini-batches is in the data")
+    if chosen.optimizer is optax.sign_sgd or "eps" in chosen.hyperparameters:
+        every = either(options.variance_every, VARIANCE_EVERY)
+        return None, either(options.batch_size, BATCH_SIZE), every
+    if options.variance_every is not None:
+        raise _checks.InputError(f"{chosen.about}: it asks for no variances, so no variance_every")
+    return None, either(options.batch_size, BATCH_SIZE), None
 
 
 def either(given: Any, default: Any) -> Any:

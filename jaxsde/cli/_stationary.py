@@ -18,9 +18,10 @@ from jaxsde.cli._console import progress_bar, say, table
 from jaxsde.cli._options import Options, Setup, either, setup
 from jaxsde.engine import Draw, Estimate, Normal, RandomStart
 from jaxsde.engine.observables import SMALL
-from jaxsde.families import Laws, Setting
+from jaxsde.families import Laws
 
 SIDES = ("optimizer", "sde")
+FEWEST = 100  # paths that are judged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +36,11 @@ class Stationary(Options):
     side: str = "optimizer"
     """Which of the two to run: optimizer, sde."""
 
-    steps: int = 2000
-    """Optimizer steps."""
+    steps: int | None = None
+    """Optimizer steps; 2000 unless given, on networks fewer."""
 
-    substeps: int = 4
-    """Euler-Maruyama steps of the SDE for each optimizer step."""
+    substeps: int | None = None
+    """Euler-Maruyama steps of the SDE for each optimizer step; 4 unless given, on networks 2."""
 
     records: int = 100
     """Recorded times besides the start, spaced evenly."""
@@ -55,13 +56,18 @@ class Stationary(Options):
 def stationary(options: Stationary) -> None:
     """Runs, prints, draws and saves one look at stationarity."""
     run = setup(options)
+    if options.paths is None:
+        run = run._replace(paths=max(run.paths, FEWEST))
     _checks.known("side", options.side, SIDES)
-    substeps = _checks.at_least("substeps", options.substeps, 1)
-    steps = _checks.at_least("steps", options.steps, 1)
+    substeps = _checks.at_least("substeps", either(options.substeps, run.named.substeps), 1)
+    steps = _checks.at_least("steps", either(options.steps, 2 * run.named.steps), 1)
     if options.side == "optimizer":
         process = run.family.process(run.oracle(), run.learning_rate, options.hyperparameters)
     else:
-        pair = run.family.pair(run.oracle(), run.learning_rate, substeps, options.hyperparameters)
+        pair = run.family.pair(
+            run.oracle(), run.learning_rate, substeps, options.hyperparameters,
+            variance_every=run.variance_every,
+        )  # fmt: skip
         process, steps = pair.sde, steps * substeps
     with progress_bar() as progress:
         result = run_from_starts(
@@ -71,8 +77,8 @@ def stationary(options: Stationary) -> None:
         )  # fmt: skip
     end = result.time[-1:]
     dt = run.family.step(run.learning_rate) / substeps
-    laws = run.family.laws(Setting(run.oracle(), run.learning_rate, run.x0, dt, end, run.settings))
-    about = f"{run.about}; the {_subject(options)} alone"
+    laws = run.laws(dt, end)
+    about = f"{run.about}; the {_subject(options, substeps)} alone"
     _print(about, result, _law_line(laws, options, result))
 
     figure = plotting.stationary(result, title=f"{about}, {run.paths:,} paths from each start")
@@ -111,7 +117,7 @@ def _starts(run: Setup, spread: float | None) -> dict[str, Any]:
 
 def _middle(run: Setup) -> PyTree[Array]:
     """The minimiser where the problem knows it, else 0."""
-    known = getattr(run.named.make(), "minimizer", 0.0)
+    known = getattr(run.objective, "minimizer", 0.0)
     minimizer = known() if callable(known) else known
 
     def filled(leaf: np.ndarray) -> Array:
@@ -128,10 +134,10 @@ def _observables(process: Any, x0: PyTree) -> dict[str, Any]:
     return watched
 
 
-def _subject(options: Stationary) -> str:
+def _subject(options: Stationary, substeps: int) -> str:
     if options.side == "optimizer":
         return "optimizer"
-    return f"SDE in {options.substeps} Euler-Maruyama steps per optimizer step"
+    return f"SDE in {substeps} Euler-Maruyama steps per optimizer step"
 
 
 def _print(about: str, result: Result, law: str) -> None:

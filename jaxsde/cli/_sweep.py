@@ -10,7 +10,7 @@ from jaxsde import _checks, _files, plotting
 from jaxsde.analysis import sweep as run_over
 from jaxsde.analysis import with_error
 from jaxsde.cli._console import progress_bar, say, table
-from jaxsde.cli._options import Options, Setup, setup
+from jaxsde.cli._options import Options, Setup, either, setup
 from jaxsde.processes import Paired
 
 MOST = 30  # rows of the printed table
@@ -30,11 +30,11 @@ class Sweep(Options):
     list, or LOW:HIGH:COUNT, evenly spaced in the logarithm. Names are learning_rate, scale and the
     optimizer's other hyperparameters; all combinations are run."""
 
-    steps: int = 1000
-    """Optimizer steps at every point."""
+    steps: int | None = None
+    """Optimizer steps at every point; as many as for track unless given."""
 
-    substeps: int = 4
-    """Euler-Maruyama steps of the SDE for each optimizer step."""
+    substeps: int | None = None
+    """Euler-Maruyama steps of the SDE for each optimizer step; 4 unless given, on networks 2."""
 
     warm_up: int | None = None
     """Optimizer steps before the SDE takes over; the optimizer's own default unless given."""
@@ -50,19 +50,20 @@ def sweep(options: Sweep) -> None:
     """Runs, prints, draws and saves one sweep."""
     run = setup(options)
     grid = _grid(options, run)
-    substeps = _checks.at_least("substeps", options.substeps, 1)
+    substeps = _checks.at_least("substeps", either(options.substeps, run.named.substeps), 1)
 
     def factory(**point: Any) -> Paired:
         rest = {name: value for name, value in point.items() if name in run.settings}
         return run.family.pair(
             run.oracle(point.get("scale")), point.get("learning_rate", run.learning_rate),
-            substeps, run.settings | rest, options.warm_up,
+            substeps, run.settings | rest, options.warm_up, run.variance_every,
         )  # fmt: skip
 
     first = factory(**{name: float(values[0]) for name, values in grid.items()})
+    steps = either(options.steps, run.named.steps)
     with progress_bar() as progress:
         found = run_over(
-            factory, grid, run.x0, steps=options.steps, paths=run.paths, key=run.key,
+            factory, grid, run.x0, steps=steps, paths=run.paths, key=run.key,
             records=options.records, observables=first.observables(), progress=progress,
             checkpoint=options.checkpoint,
         )  # fmt: skip
@@ -88,8 +89,9 @@ def _grid(options: Sweep, run: Setup) -> dict[str, np.ndarray]:
         raise _checks.InputError("give --grid NAME VALUES, such as --grid learning_rate 0.01,0.1")
     given = set(options.hyperparameters)
     given |= {name for name in ("learning_rate", "scale") if getattr(options, name) is not None}
+    scale = ["scale"] if run.scale is not None else []
     for name in options.grid:
-        _checks.known("hyperparameter", name, ["learning_rate", "scale", *run.settings])
+        _checks.known("hyperparameter", name, ["learning_rate", *scale, *run.settings])
         if name in given:
             raise _checks.InputError(f"{name} is given twice: in the grid and by itself")
     return {name: _values(name, text) for name, text in options.grid.items()}

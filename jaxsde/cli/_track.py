@@ -1,19 +1,17 @@
 """`jaxsde track`: an optimizer and its SDE over time."""
 
 import dataclasses
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
 from jaxsde import _checks, engine, plotting
-from jaxsde.analysis import Comparison, compare, with_error
-from jaxsde.analysis.compare import Estimates, doubt, estimates
-from jaxsde.cli._console import progress_bar, say, table
-from jaxsde.cli._options import Options, setup
-from jaxsde.engine import Ensemble, Estimate
-from jaxsde.families import Laws, Setting
-
-ROWS = 9  # times in the printed table
+from jaxsde.analysis import compare
+from jaxsde.cli._console import progress_bar
+from jaxsde.cli._options import Options, Setup, either, setup
+from jaxsde.cli._track_tables import print_beside_laws, print_training, rows_of
+from jaxsde.families import Family, family
+from jaxsde.plotting import Tracked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,152 +19,118 @@ class Track(Options):
     """Run an optimizer and its SDE on a problem, driven by one noise, and compare them.
 
     Prints expected losses with their Monte Carlo error beside the laws they should follow, and a
-    verdict; writes a figure (PNG) and all statistics (NetCDF).
+    verdict; writes a figure (PNG) and all statistics (NetCDF). On networks, under mini-batch noise
+    and with an older SDE it shows, instead of laws, what else is watched: the gradient's norm, the
+    accuracy and tr Σ.
     """
 
-    steps: int = 1000
-    """Optimizer steps."""
+    steps: int | None = None
+    """Optimizer steps; 1000 unless given, on networks fewer."""
 
-    substeps: int = 4
-    """Euler-Maruyama steps of the SDE for each optimizer step."""
+    substeps: int | None = None
+    """Euler-Maruyama steps of the SDE for each optimizer step; 4 unless given, on networks 2."""
 
     warm_up: int | None = None
     """Optimizer steps before the SDE takes over; the optimizer's own default unless given."""
 
-    records: int = 100
-    """Recorded times, spaced evenly in log time."""
+    records: int | None = None
+    """Recorded times, spaced evenly in log time, or in time where no laws are shown; 100 unless
+    given, on networks fewer."""
+
+    older: bool | None = None
+    """Also run the SDE that was published before this one for the same optimizer, a baseline, where
+    there is one: the batch-equivalent SDE of RMSprop and of Adam. On networks it is run unless this
+    is False, elsewhere if it is True."""
+
+    checkpoint: Path | None = None
+    """File that keeps how far the run is; the same command goes on from there after a stop. The
+    older SDE's is beside it, with -older in its name."""
 
 
 def track(options: Track) -> None:
     """Runs, prints, draws and saves one comparison."""
     run = setup(options)
-    substeps = _checks.at_least("substeps", options.substeps, 1)
-    pair = run.family.pair(
-        run.oracle(), run.learning_rate, substeps, options.hyperparameters, options.warm_up
-    )
-    with progress_bar() as progress:
-        ensemble = engine.simulate(
-            pair, run.x0, steps=options.steps, paths=run.paths, records=_records(options),
-            key=run.key, progress=progress, observables=pair.observables(),
-        )  # fmt: skip
-    comparison = compare(ensemble)
-    rows = np.unique(np.linspace(0, len(ensemble.time) - 1, ROWS).astype(int))
-    times = ensemble.time[rows]
-    dt = run.family.step(run.learning_rate) / substeps
-    laws = run.family.laws(
-        Setting(run.oracle(), run.learning_rate, run.x0, dt, times, run.settings)
-    )
-    _print(run.about, ensemble, comparison, laws, rows)
-
-    title = f"{run.about}, {ensemble.paths:,} paths"
-    figure = plotting.track(ensemble, comparison, laws, times, title=title)
+    older = _older(options, run)
+    training = run.on_network or run.batch_size is not None or older is not None
+    tracked = _tracked(options, run, run.family, training)
     stem = options.output / f"track-{options.optimizer}-{run.problem}"
+    title = f"{run.about}, {run.paths:,} paths"
+    if training:
+        baseline = None if older is None else _tracked(options, run, older, training, "-older")
+        print_training(run, tracked, baseline)
+        figure = plotting.training(tracked, baseline, title=title)
+        if baseline is not None:
+            baseline.ensemble.save(f"{stem}-older.nc")
+    else:
+        times = tracked.ensemble.time[rows_of(tracked.ensemble)]
+        laws = run.laws(run.family.step(run.learning_rate) / _substeps(options, run), times)
+        print_beside_laws(run.about, tracked, laws)
+        figure = plotting.track(tracked.ensemble, tracked.comparison, laws, times, title=title)
     plotting.save(figure, f"{stem}.png")
-    ensemble.save(f"{stem}.nc")
+    tracked.ensemble.save(f"{stem}.nc")
     print(f"figure: {stem}.png\nstatistics: {stem}.nc (jaxsde.load reads it)")
 
 
-def _records(options: Track) -> np.ndarray:
-    """The start and steps evenly spaced in log time, even ones where that is possible."""
-    steps = _checks.at_least("steps", options.steps, 1)
-    count = _checks.at_least("records", options.records, 1)
-    stride = 2 if steps % 2 == 0 else 1
-    spaced = np.geomspace(1, steps // stride, count) if count > 1 else np.array([steps // stride])
-    return np.unique([0, *stride * np.rint(spaced).astype(int)])
+def _tracked(
+    options: Track, run: Setup, chosen: Family, training: bool, suffix: str = ""
+) -> Tracked:
+    """A family's run at the settings that are its own too; the suffix is of its checkpoint."""
+    settings = {name: run.settings[name] for name in chosen.hyperparameters}
+    pair = chosen.pair(
+        run.oracle(), run.learning_rate, _substeps(options, run), settings, options.warm_up,
+        run.variance_every,
+    )  # fmt: skip
+    observables = pair.observables()
+    if run.batch_size is not None:
+        observables |= {"noise_trace": run.oracle().trace}
+    file = options.checkpoint
+    if file is not None:
+        file = file.with_name(f"{file.stem}{suffix}{file.suffix}")
+    with progress_bar(suffix.removeprefix("-")) as progress:
+        ensemble = engine.simulate(
+            pair, run.x0, steps=_steps(options, run), paths=run.paths, key=run.key,
+            records=_records(options, run, training), observables=observables, progress=progress,
+            checkpoint=file,
+        )  # fmt: skip
+    return Tracked(ensemble, compare(ensemble), chosen.about)
 
 
-def _print(
-    about: str, ensemble: Ensemble, comparison: Comparison, laws: Laws, rows: np.ndarray
-) -> None:
-    found = estimates(ensemble, "loss")
-    laws = laws if found.statistic == "mean" else _beside_medians(laws)
-    say(f"\n{about}.\n{_heading(ensemble, found)}", wrap=True)
-    table(_columns(ensemble, found, laws, rows))
-    say(*_law_lines(laws, ensemble, rows), comparison.verdict)
+def _older(options: Track, run: Setup) -> Family | None:
+    """The family of the baseline; none where it is not wanted, or does not exist.
 
-
-def _heading(ensemble: Ensemble, found: Estimates) -> str:
-    error = "in parentheses one standard\nerror in units of the last digits."
-    if found.statistic == "mean":
-        return f"Expected loss over {ensemble.paths:,} paths of each; {error}"
-    size = ensemble.sample["difference.loss"].shape[-1]
-    return f"Median loss over the first {size:,} paths of each; {error}\n{doubt(found.heaviest)}."
-
-
-def _beside_medians(laws: Laws) -> Laws:
-    """Without expected losses, which medians are not compared with."""
-    if laws.optimizer is None and laws.solver is None and laws.sde is None:
-        return laws
-    return Laws(None, None, None, about="known of means only, so not shown beside medians")
-
-
-def _columns(
-    ensemble: Ensemble, found: Estimates, laws: Laws, rows: np.ndarray
-) -> list[tuple[str, list[str]]]:
-    """Headers and cells; a law known at all times stands to the right of the run it is about.
-
-    Laws known at stationarity only make a last row.
+    Raises:
+        InputError: it was asked for and does not exist.
     """
-    diverged = ensemble.diverged("difference.loss")[rows]
-    median = "\nmedian" if found.statistic == "median" else ""
-    columns = [
-        ("time", [f"{ensemble.time[t]:.4g}" for t in rows]),
-        (f"optimizer{median}", _with_errors(found.first, rows)),
-        ("its law", _curve(laws.optimizer)),
-        (f"SDE{median}", _with_errors(found.second, rows)),
-        ("law as\nsolved", _curve(laws.solver)),
-        ("law", _curve(laws.sde)),
-        ("optimizer\n- SDE", _with_errors(found.difference, rows)),
-        ("diverged", [f"{count:,}" for count in diverged] if diverged.any() else []),
-    ]
-    columns = [(header, cells) for header, cells in columns if cells]
-    if isinstance(laws.optimizer, float) and isinstance(laws.solver, float):
-        gap = laws.optimizer - laws.solver
-        last = ["∞, law", f"{laws.optimizer:.5g}", f"{laws.solver:.5g}", f"{gap:.1g}", ""]
-        columns = [
-            (header, [*cells, end]) for (header, cells), end in zip(columns, last, strict=False)
-        ]
-    return columns
+    if not either(options.older, run.on_network):
+        return None
+    name = run.family.older
+    lacks = []
+    if name is not None:
+        own = family(name).hyperparameters
+        lacks = [label for label, value in run.settings.items() if value and label not in own]
+    if name is not None and not lacks:
+        return family(name)
+    if options.older:
+        why = f"{name} has no {' and no '.join(lacks)}" if lacks else "none was published"
+        raise _checks.InputError(f"no older SDE beside {options.optimizer}: {why}")
+    return None
 
 
-def _curve(law: Any) -> list[str]:
-    return [] if law is None or np.ndim(law) == 0 else [f"{value:.4g}" for value in law]
+def _steps(options: Track, run: Setup) -> int:
+    return _checks.at_least("steps", either(options.steps, run.named.steps), 1)
 
 
-def _law_lines(laws: Laws, ensemble: Ensemble, rows: np.ndarray) -> list[str]:
-    """How far the simulated means are from the laws that they should follow."""
-    lines = [f"laws: {laws.about}."]
-    if isinstance(laws.sde, float):
-        return [*lines, f"      The SDE itself, in continuous time: {laws.sde:.5g}."]
-    sides = (("optimizer", "optimizer", laws.optimizer), ("SDE as solved", "sde", laws.solver))
-    for subject, side, curve in sides if laws.errors else ():
-        if curve is None:
-            continue
-        mean = ensemble.mean(f"{side}.loss")[rows]
-        error = ensemble.standard_error(f"{side}.loss")[rows]
-        z = (np.abs(mean - curve) / np.where(error > 0, error, np.nan))[error > 0]
-        if z.size:
-            lines.append(
-                f"      The {subject} is at most {z.max():.1f} standard errors off its own law, "
-                f"over {z.size} times."
-            )
-    if laws.sde is not None:
-        solved = ensemble.mean("sde.loss")[rows] if laws.solver is None else np.ravel(laws.solver)
-        lines.append(_integrator_line(solved, laws.sde, ensemble.time[rows]))
-    return lines
+def _substeps(options: Track, run: Setup) -> int:
+    return _checks.at_least("substeps", either(options.substeps, run.named.substeps), 1)
 
 
-def _integrator_line(solved: np.ndarray, law: Any, time: np.ndarray) -> str:
-    """The integrator's own error where it is largest, relative to the SDE's law."""
-    with np.errstate(invalid="ignore"):
-        off = np.where(np.isfinite(solved) & (law > 0), solved - law, 0) / np.where(law > 0, law, 1)
-    at = int(np.argmax(np.abs(off)))
-    return (
-        f"      The integrator moves the SDE by at most {off[at]:+.2%} of its law, "
-        f"at t = {time[at]:.4g}."
-    )
-
-
-def _with_errors(estimate: Estimate, rows: np.ndarray) -> list[str]:
-    pairs = zip(estimate.value[rows], estimate.standard_error[rows], strict=True)
-    return [with_error(*pair) for pair in pairs]
+def _records(options: Track, run: Setup, training: bool) -> np.ndarray:
+    """The start and steps evenly spaced, in log time without training; even ones if possible."""
+    steps = _steps(options, run)
+    count = _checks.at_least("records", either(options.records, run.named.records), 1)
+    stride = 2 if steps % 2 == 0 else 1
+    last = steps // stride
+    spaced = np.geomspace(1, last, count) if count > 1 else np.array([last])
+    if training:
+        spaced = np.linspace(0, last, count + 1)
+    return np.unique([0, *stride * np.rint(spaced).astype(int)])

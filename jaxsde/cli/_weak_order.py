@@ -38,7 +38,7 @@ class WeakOrder(Options):
     """Width of the order's interval to aim at."""
 
     paths: int | None = None
-    """Noise paths at a learning rate, at most; 65,536 unless given."""
+    """Noise paths at a learning rate, at most; 65,536 unless given; needed on networks."""
 
     float64: bool = True
     """Compute in double precision, without which weak errors are refused."""
@@ -47,6 +47,14 @@ class WeakOrder(Options):
 def weak_order(options: WeakOrder) -> None:
     """Runs, prints, draws and saves one study."""
     run = setup(options)
+    if run.on_network and options.paths is None:
+        raise _checks.InputError(
+            "weak errors take thousands of paths, which is long on a network: give --paths"
+        )
+    if run.family.clock == 2 and run.scale is None:
+        raise _checks.InputError(
+            f"{run.family.about}: noise grows as 1/η, which that of mini-batches cannot"
+        )
     family, late = run.family, 2 if run.family.warm_up else 1
     largest = family.step(max(options.learning_rates, default=run.learning_rate))
     time = late * STEPS[0] * largest if options.time is None else options.time
@@ -59,9 +67,10 @@ def weak_order(options: WeakOrder) -> None:
         share = family.step(eta) / family.step(max(rates))
         values = {b: 1 - (1 - run.settings[b]) * share for b in AVERAGES if b in run.settings}
         grown = max(rates) / eta if family.clock == 2 else 1.0
+        scale = None if run.scale is None else grown * run.scale
         if "eps" in run.settings:
             values["eps"] = grown * run.settings["eps"]
-        return family.pair(run.oracle(grown * run.scale), eta, 1, {**run.settings, **values})
+        return family.pair(run.oracle(scale), eta, 1, {**run.settings, **values})
 
     with progress_bar() as progress:
         study = weak_error(

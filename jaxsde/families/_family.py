@@ -9,8 +9,8 @@ import optax
 from jaxtyping import Float
 
 from jaxsde import _checks, theory
-from jaxsde.oracles import Oracle, StudentTNoise
-from jaxsde.problems import Game, LogisticRegression, Quadratic
+from jaxsde.oracles import MinibatchNoise, Oracle, StudentTNoise
+from jaxsde.problems import Game, LogisticRegression, Network, Quadratic
 from jaxsde.processes import OptimizerProcess, Paired, SDEProcess
 from jaxsde.sdes import SDE
 from jaxsde.theory import Moments
@@ -121,9 +121,12 @@ class Family(NamedTuple):
 
     def laws(self, setting: Setting) -> Laws:
         """The laws at this setting; none where none is known, and why."""
-        on_game = isinstance(setting.oracle.problem, Game)
+        oracle = setting.oracle
+        known = isinstance(oracle.problem, Game) == (self.problem != "quadratic")
+        if isinstance(oracle, MinibatchNoise) or isinstance(oracle.problem, Network):
+            known = False
         try:
-            laws = self.known_laws(setting) if on_game == (self.problem != "quadratic") else None
+            laws = self.known_laws(setting) if known else None
         except _checks.InputError as error:
             return Laws(None, None, None, about=f"none at this setting: {error}")
         return laws or Laws(None, None, None, about="none known for this problem and noise")

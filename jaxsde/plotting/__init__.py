@@ -11,4 +11,7 @@ from jaxsde.plotting._track import difference as difference
 from jaxsde.plotting._track import expected as expected
 from jaxsde.plotting._track import final_law as final_law
 from jaxsde.plotting._track import track as track
+from jaxsde.plotting._training import Tracked as Tracked
+from jaxsde.plotting._training import others as others
+from jaxsde.plotting._training import training as training
 from jaxsde.plotting._weak_error import weak_error as weak_error

@@ -124,13 +124,17 @@ def difference(axes: Any, comparison: Comparison, observable: str = "loss") -> A
     what = "" if found.statistic == "mean" else "median "
     axes.set(xlabel="time", ylabel=f"{what}{observable}: optimizer - SDE")
     if np.any(np.isfinite(upper) & (upper > lower)):
-        ends = np.abs([lower, upper])
-        reach = np.max(ends[np.isfinite(ends)])
-        decade = np.ceil(np.log10(max(reach / 300, 1e-300)))  # whole, or its ticks meet at 0
-        axes.set_yscale("symlog", linthresh=10.0**decade)
+        symmetric_log(axes, np.abs([lower, upper]))
     axes.legend(frameon=False)
     tidy(axes)
     return axes
+
+
+def symmetric_log(axes: Any, sizes: np.ndarray) -> None:
+    """Logarithmic on both sides of 0, over two to three decades below the largest size."""
+    reach = np.max(sizes[np.isfinite(sizes)], initial=0)
+    decade = np.ceil(np.log10(max(reach / 300, 1e-300)))  # whole, or its ticks meet at 0
+    axes.set_yscale("symlog", linthresh=10.0**decade)
 
 
 def final_law(axes: Any, ensemble: Ensemble, observable: str = "loss") -> Any:
