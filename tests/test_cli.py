@@ -55,6 +55,7 @@ def test_track_counts_divergence_and_ends_normally(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "none left" in printed
     assert "diverged" in printed
+    assert "loss: no verdict, as no path is left on one of the sides from t = " in printed
     assert "Conditional on survival: only 0.0%" in printed
     run(tmp_path, "sgd", "--learning-rate", "0.5", "--steps", "200")  # the SDE survives
     assert "none left" in capsys.readouterr().out

@@ -97,7 +97,11 @@ class Comparison:
             if found.statistic == "mean":
                 return text
             differ, same = " The medians differ", " No difference of the medians shown"
-        if found.shown:
+        gone = np.isnan(found.value.reshape(len(self.time), -1)).all(axis=1)
+        if found.survivors == 0 and gone.any():
+            at = self.time[np.argmax(gone)]
+            text += f"no verdict, as no path is left on one of the sides from t = {at:.4g} on."
+        elif found.shown:
             z, index = found.largest
             text += (
                 f"{differ} ({size}). Clearest at t = {self.time[index[0]]:.4g}, by "

@@ -14,6 +14,7 @@ from jaxsde.families import Family, Laws, Setting, family
 NOISES = ("gaussian", "student-t", "minibatch")
 BATCH_SIZE = 32
 VARIANCE_EVERY = 10
+NETWORK_EPS = 1e-3  # under mini-batches: a unit that no input wakes has no noise to divide by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,9 @@ class Options:
     where the SDE is batch-equivalent, √η with momentum."""
 
     hyperparameters: dict[str, float] = dataclasses.field(default_factory=dict)
-    """The optimizer's others, as NAME VALUE pairs: b1 0.95 weight_decay 0.5, or agents 8 k 2."""
+    """The optimizer's others, as NAME VALUE pairs: b1 0.95 weight_decay 0.5, or agents 8 k 2. On
+    networks under mini-batches eps is 1e-3 unless given, as units that no input wakes have no noise
+    to divide by."""
 
     paths: int | None = None
     """Noise paths; enough for the problem unless given."""
@@ -150,6 +153,8 @@ def setup(options: Options) -> Setup:
     settings = chosen.settings(options.hyperparameters)
     paths = _checks.at_least("paths", either(options.paths, named.paths), 1)
     objective = named.make()
+    if batch_size is not None and isinstance(objective, problems.Network) and "eps" in settings:
+        settings["eps"] = options.hyperparameters.get("eps", NETWORK_EPS)
     dtype = np.float64 if options.float64 else np.float32
     x0 = jax.tree.map(lambda leaf: leaf.astype(dtype), named.start(objective))
     found = Setup(

@@ -46,7 +46,9 @@ class WeakOrder(Options):
 
 def weak_order(options: WeakOrder) -> None:
     """Runs, prints, draws and saves one study."""
-    run = setup(options)
+    if options.variance_every is not None:
+        raise _checks.InputError("weak errors are of SDEs whose variances are of every step")
+    run = setup(options)._replace(variance_every=None)
     if run.on_network and options.paths is None:
         raise _checks.InputError(
             "weak errors take thousands of paths, which is long on a network: give --paths"

@@ -135,7 +135,7 @@ class OverPaths(eqx.Module):
             ]
 
         side_by_side, one_by_one = (functools.partial(run, fn) for fn in (_evaluate, _in_turn))
-        if in_turn or work(self.jaxpr, varies).in_turn:
+        if any(varies) and (in_turn or work(self.jaxpr, varies).in_turn):
             leaves = lax.platform_dependent(*arrays, cpu=one_by_one, default=side_by_side)
         else:
             leaves = side_by_side(*arrays)

@@ -100,6 +100,10 @@ class Oracle(eqx.Module):
             "as GaussianNoise and StudentTNoise have it"
         )
 
+    def probability_zero(self, gradient: Any) -> Any:
+        """P(∇f + Z = 0), coordinate by coordinate, at this ∇f; 0 where Z has a density."""
+        return jax.tree.map(jnp.zeros_like, gradient)
+
     @property
     def additive(self) -> bool:
         """Whether Z does not depend on x, so that a draw's Jacobian is that of the mean."""

@@ -316,8 +316,9 @@ class Sign(Compressor):
 
     def covariance(self, oracle, x):
         """diag(1 - (1 - 2P)²)."""
-        mean = self.mean(oracle.at(x), oracle.gradient(x))
-        return lx.DiagonalLinearOperator(jax.tree.map(lambda m: 1 - m**2, mean))
+        oracle, gradient = oracle.at(x), oracle.gradient(x)
+        mean, zero = self.mean(oracle, gradient), oracle.probability_zero(gradient)
+        return lx.DiagonalLinearOperator(jax.tree.map(lambda m, z: 1 - m**2 - z, mean, zero))
 
 
 def _level(name: str, value: Any) -> Float[Array, ""]:

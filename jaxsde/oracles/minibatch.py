@@ -117,8 +117,16 @@ class MinibatchNoise(Oracle):
 
         return jax.tree.map(below, z, self._at_a_point())
 
+    def probability_zero(self, gradient: Any) -> Any:
+        """1 where ∇ᵢf = Σᵢᵢ = 0, as for the weights of units that no input wakes; else 0."""
+
+        def rests(g, s):
+            return ((g == 0) & (s == 0)).astype(g.dtype)
+
+        return jax.tree.map(rests, gradient, self._at_a_point())
+
     def density_at_zero(self) -> Any:
-        """The density of Zᵢ at 0, 1/√(2π Σᵢᵢ), with the structure of x."""
+        """The density of Zᵢ at 0, 1/√(2π Σᵢᵢ), with the structure of x; ∞ where Σᵢᵢ = 0."""
         return jax.tree.map(lambda s: 1 / jnp.sqrt(2 * np.pi * s), self._at_a_point())
 
     def _at_a_point(self) -> Any:

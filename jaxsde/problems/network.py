@@ -31,9 +31,10 @@ def cross_entropy(logits: Float[Array, "*any K"], target: Int[Array, "*any"]) ->
 class Network(FiniteSum):
     """f(x) = (1/n) Σᵢ ℓ(modelₓ(inputᵢ), targetᵢ), a finite sum over examples.
 
-    x are the model's parameters, its arrays of floats: a pytree with the model's own structure. Its
-    other arrays stay as they are. Losses and gradients go through the data in micro-batches, whose
-    activations are all that is held; nothing is larger than the data or a few times x.
+    x are the model's parameters, its arrays of floats, JAX's or NumPy's: a pytree with the model's
+    own structure. Its other arrays stay as they are. `loss`, `gradient` and products with the
+    Hessian go through the data in micro-batches, whose activations are all that is held; `jax.grad`
+    of the loss, which `gradient` replaces, holds those of all.
 
     Args:
         model: an equinox module, called on one input: `model(input)`.
@@ -200,7 +201,7 @@ class Network(FiniteSum):
         return optax.tree.norm(self.gradient(x))
 
     def accuracy(self, x: PyTree) -> Scalar:
-        """The share of labels that are the largest output's.
+        """The share of labels that are the largest output's; undefined where an output is.
 
         Raises:
             InputError: targets that are no labels of the outputs.
@@ -210,8 +211,9 @@ class Network(FiniteSum):
             outputs = block.outputs(x)
             if self._classes(jax.tree.map(lambda leaf: leaf[0], outputs)) is None:
                 raise _checks.InputError("only targets that are labels of the outputs have one")
-            hits = jnp.argmax(outputs, axis=-1) == block.targets
-            return jnp.mean(hits.reshape(len(hits), -1).astype(outputs.dtype), axis=1)
+            hits = (jnp.argmax(outputs, axis=-1) == block.targets).astype(outputs.dtype)
+            known = jnp.where(jnp.all(jnp.isfinite(outputs), axis=-1), hits, jnp.nan)
+            return jnp.mean(known.reshape(len(known), -1), axis=1)
 
         return self._mean(right)
 

@@ -138,15 +138,23 @@ class _MeanSign(_Distributed):
         """mᵢ of all agents, stacked `(N, ...)`."""
         return self.agents.each(lambda oracle, _: self.mean_sign(oracle.at(x), oracle.gradient(x)))
 
+    def zeros(self, x: PyTree) -> PyTree:
+        """(1/N) Σ P(gᵢ = 0)."""
+        each = self.agents.each(lambda oracle, _: oracle.at(x).probability_zero(oracle.gradient(x)))
+        return jax.tree.map(lambda z: jnp.mean(z, axis=0), each)
+
     def drift(self, t, y: State, args) -> State:
         """-ψ (1/N) Σ mᵢ."""
         psi, m = self._psi(t), self.mean_signs(y.X)
         return State(jax.tree.map(lambda m: -psi * jnp.mean(m, axis=0), m))
 
     def diffusion(self, t, y: State, args) -> lx.AbstractLinearOperator:
-        """-ψ √(η/N) √(1 - (1/N) Σ mᵢ²)."""
+        """-ψ √(η/N) √(1 - (1/N) Σ mᵢ²), less the mean of P(gᵢ = 0)."""
         m, N = self.mean_signs(y.X), self.agents.count
-        root = jax.tree.map(lambda m: clipped_sqrt(1 - jnp.mean(m**2, axis=0)) / np.sqrt(N), m)
+        root = jax.tree.map(
+            lambda m, z: clipped_sqrt(1 - jnp.mean(m**2, axis=0) - z) / np.sqrt(N),
+            m, self.zeros(y.X),
+        )  # fmt: skip
         return self._scaled(t, lx.DiagonalLinearOperator(root))
 
 
@@ -224,14 +232,14 @@ class MajorityVote(DSignSGD):
         return State(jax.tree.map(lambda m: -psi * _vote(m)[0], m))
 
     def diffusion(self, t, y: State, args) -> lx.AbstractLinearOperator:
-        """-ψ √η √(Q - M²)."""
+        """-ψ √η √(Q - M²), 0 where all gᵢ are sure to be 0."""
 
-        def root(m):
+        def root(m, z):
             M, Q = _vote(m)
-            return clipped_sqrt(Q - M**2)
+            return jnp.where(z < 1, clipped_sqrt(Q - M**2), 0)
 
         m = self.mean_signs(y.X)
-        return self._scaled(t, lx.DiagonalLinearOperator(jax.tree.map(root, m)))
+        return self._scaled(t, lx.DiagonalLinearOperator(jax.tree.map(root, m, self.zeros(y.X))))
 
 
 def _vote(m: Float[Array, "N ..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:

@@ -11,11 +11,16 @@ from jaxsde.sdes._sde import PositionSDE, State, check_law, clipped_sqrt
 
 
 def linearized_mean_sign(oracle: Oracle, gradient: PyTree) -> PyTree:
-    """l ∇f/σ = 2 p(0) ∇f, elementwise, at a point with this ∇f."""
+    """l ∇f/σ = 2 p(0) ∇f, elementwise, at a point with this ∇f; its sign where σ = 0."""
     p = oracle.density_at_zero()
-    if jax.tree.structure(p) == jax.tree.structure(gradient):
-        return jax.tree.map(lambda p, g: 2 * p * g, p, gradient)
-    return jax.tree.map(lambda g: 2 * p * g, gradient)
+    if jax.tree.structure(p) != jax.tree.structure(gradient):
+        return jax.tree.map(lambda g: 2 * p * g, gradient)
+
+    def mean(p, g):
+        noisy = jnp.isfinite(p)
+        return jnp.where(noisy, 2 * jnp.where(noisy, p, 0) * g, jnp.sign(g))
+
+    return jax.tree.map(mean, p, gradient)
 
 
 class SignSGD(PositionSDE):
@@ -26,7 +31,8 @@ class SignSGD(PositionSDE):
         dX = -(1 - 2P) dt - √η √(1 - (1 - 2P)²) dW,    1 - (1 - 2P)² = 4 P (1 - P).
 
     (Compagnoni et al. 2025, Theorem 3.2; Corollary 3.3 for Gaussian noise, where
-    1 - 2P = erf(∇f/(σ√2)); Student-t noise of any degrees of freedom has a law here too.)
+    1 - 2P = erf(∇f/(σ√2)); Student-t noise of any degrees of freedom has a law here too.) Where a
+    gradient may be 0 the radicand is less P(∇f + Z = 0), as the sign of 0 is 0.
 
     Args:
         oracle: f and the noise; it needs a `cdf`.
@@ -45,19 +51,23 @@ class SignSGD(PositionSDE):
         self.oracle = oracle
         self.learning_rate = jnp.asarray(learning_rate, float)
 
-    def _probability_negative(self, x: PyTree) -> PyTree:
-        gradient = self.oracle.gradient(x)
-        return self.oracle.at(x).cdf(jax.tree.map(lambda g: -g, gradient))
+    def _law(self, x: PyTree) -> tuple[PyTree, PyTree]:
+        """P(∇f + Z < 0), ties shared out, and P(∇f + Z = 0)."""
+        oracle, gradient = self.oracle.at(x), self.oracle.gradient(x)
+        P = oracle.cdf(jax.tree.map(lambda g: -g, gradient))
+        return P, oracle.probability_zero(gradient)
 
     def drift(self, t, y: State, args) -> State:
         """-(1 - 2P)."""
-        P = self._probability_negative(y.X)
+        P, _ = self._law(y.X)
         return State(jax.tree.map(lambda p: -(1 - 2 * p), P))
 
     def diffusion(self, t, y: State, args) -> lx.DiagonalLinearOperator:
-        """-√η √(4 P (1 - P))."""
-        eta, P = self.learning_rate, self._probability_negative(y.X)
-        diagonal = jax.tree.map(lambda p: -jnp.sqrt(eta) * clipped_sqrt(4 * p * (1 - p)), P)
+        """-√η √(4 P (1 - P)), less P(∇f + Z = 0)."""
+        eta, (P, zero) = self.learning_rate, self._law(y.X)
+        diagonal = jax.tree.map(
+            lambda p, z: -jnp.sqrt(eta) * clipped_sqrt(4 * p * (1 - p) - z), P, zero
+        )
         return lx.DiagonalLinearOperator(State(diagonal))
 
 
@@ -89,15 +99,19 @@ class LinearizedSignSGD(PositionSDE):
         self.oracle = oracle
         self.learning_rate = jnp.asarray(learning_rate, float)
 
-    def _mean_sign(self, x: PyTree) -> PyTree:
-        return linearized_mean_sign(self.oracle.at(x), self.oracle.gradient(x))
+    def _law(self, x: PyTree) -> tuple[PyTree, PyTree]:
+        """l ∇f/σ, and P(∇f + Z = 0)."""
+        oracle, gradient = self.oracle.at(x), self.oracle.gradient(x)
+        return linearized_mean_sign(oracle, gradient), oracle.probability_zero(gradient)
 
     def drift(self, t, y: State, args) -> State:
         """-l ∇f/σ."""
-        return State(jax.tree.map(lambda m: -m, self._mean_sign(y.X)))
+        return State(jax.tree.map(lambda m: -m, self._law(y.X)[0]))
 
     def diffusion(self, t, y: State, args) -> lx.DiagonalLinearOperator:
-        """-√η √(1 - (l ∇f/σ)²)."""
-        eta, mean = self.learning_rate, self._mean_sign(y.X)
-        diagonal = jax.tree.map(lambda m: -jnp.sqrt(eta) * clipped_sqrt(1 - m**2), mean)
+        """-√η √(1 - (l ∇f/σ)²), less P(∇f + Z = 0)."""
+        eta, (mean, zero) = self.learning_rate, self._law(y.X)
+        diagonal = jax.tree.map(
+            lambda m, z: -jnp.sqrt(eta) * clipped_sqrt(1 - m**2 - z), mean, zero
+        )
         return lx.DiagonalLinearOperator(State(diagonal))

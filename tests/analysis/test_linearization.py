@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxsde import InputError, OptimizerProcess, optimizers, problems, sdes, theory
+from jaxsde import InputError, OptimizerProcess, SDEProcess, optimizers, problems, sdes, theory
 from jaxsde.analysis import linearize
 from jaxsde.engine import Draw, Normal
 from jaxsde.oracles import (
@@ -140,6 +140,15 @@ def test_minibatches_are_enumerated():
     variance = np.var(0.1 * lam * (x - b)) / (1 - (1 - 0.1 * np.mean(lam)) ** 2)
     np.testing.assert_allclose(found.fixed_point.x, [x], rtol=1e-12)
     np.testing.assert_allclose(found.covariance, [[variance]], rtol=1e-10)
+
+
+def test_held_variances_are_looked_at_where_it_rests():
+    oracle = MinibatchNoise(problems.mean([Quadratic([1.0], [0.0]), Quadratic([2.0], [1.0])]))
+    sde = sdes.RMSprop(oracle, 0.01, 0.9, 0.1)
+    plain, holding = (
+        linearize(SDEProcess(sde, 0.01, variance_every=m), np.array([0.3])) for m in (None, 8)
+    )
+    np.testing.assert_array_equal(plain.covariance, holding.covariance)
 
 
 @pytest.mark.slow

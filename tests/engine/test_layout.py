@@ -8,12 +8,12 @@ import optax
 import pytest
 from jax import lax
 
-from jaxsde import OptimizerProcess
+from jaxsde import OptimizerProcess, simulate
 from jaxsde.engine import evolve, layout, plan, start
 from jaxsde.engine.batching import OverPaths
 from jaxsde.engine.devices import paths_mesh
 from jaxsde.families import family
-from jaxsde.oracles import GaussianNoise
+from jaxsde.oracles import FullBatch, GaussianNoise
 from jaxsde.problems import LogisticRegression, Network, cross_entropy
 
 
@@ -198,6 +198,20 @@ def test_memory_in_turn_is_that_of_the_paths_and_of_one_path_s_activations(width
         return
     monkeypatch.setattr(layout, "IN_TURN", 2**60)
     assert temporary() > 0.5 * paths * activations > 2 * held
+
+
+def test_paths_that_all_are_one_run_once():
+    """Without noise nothing differs between paths that start at one point."""
+    problem = network(40)
+    process = OptimizerProcess(optax.sgd, {"learning_rate": 0.1}, FullBatch(problem))
+    ensemble = simulate(
+        process, problem.x0, steps=2, paths=3, key=jax.random.key(0), records=1,
+        observables={"loss": problem.loss},
+    )  # fmt: skip
+    after = jax.tree.map(lambda x, g: x - 0.1 * g, problem.x0, problem.gradient(problem.x0))
+    after = jax.tree.map(lambda x, g: x - 0.1 * g, after, problem.gradient(after))
+    np.testing.assert_allclose(ensemble.mean("loss")[-1], problem.loss(after), rtol=1e-5)
+    assert not ensemble.variance("loss").any()
 
 
 def cut(problem, x0, paths, chunk=None, devices=1):

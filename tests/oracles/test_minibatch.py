@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.extend.core
 import jax.numpy as jnp
+import lineax
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
@@ -11,7 +12,7 @@ from scipy.special import erf
 
 from jaxsde import InputError
 from jaxsde.engine import Draw, Index
-from jaxsde.oracles import FullBatch, MinibatchNoise
+from jaxsde.oracles import Agents, FullBatch, MinibatchNoise, Sign
 from jaxsde.problems import (
     BilinearGame,
     LogisticRegression,
@@ -22,7 +23,13 @@ from jaxsde.problems import (
     cross_entropy,
     mean,
 )
-from jaxsde.sdes import LinearizedSignSGD, SignSGD
+from jaxsde.sdes import (
+    DSignSGD,
+    LinearizedDSignSGD,
+    LinearizedSignSGD,
+    MajorityVote,
+    SignSGD,
+)
 from jaxsde.sdes._sde import State
 
 X = np.array([0.4, -0.7, 0.3])
@@ -236,6 +243,39 @@ def test_the_diffusions_of_signs(x64):
     np.testing.assert_allclose(linearized.drift(0.0, State(x), None).X[drawn], -m, rtol=1e-12)
     root = linearized.diffusion(0.0, State(x), None).diagonal.X[drawn]
     np.testing.assert_allclose(root, -0.2 * np.sqrt(np.maximum(1 - m**2, 0)), atol=1e-12)
+
+
+@pytest.mark.parametrize("agents", [None, 3])
+def test_a_weight_without_gradient_or_noise_rests_in_the_sdes_of_signs(agents, x64):
+    """Against the optimizer's step over all pairs of draws: its mean and variance are both 0 there.
+
+    The other coordinates' are as they were; where there is a gradient and no noise the step is
+    sure, and its variance 0 too.
+    """
+    problem, x = regression(), jnp.array([0.4, -0.7, 0.0])
+    features = np.array(problem.features)
+    features[:, 1:] = 0.0  # the penalty alone: a gradient at x₂ = -0.7, none at x₃ = 0
+    problem = eqx.tree_at(lambda own: own.features, problem, jnp.asarray(features))
+    oracle = MinibatchNoise(problem, 2)
+    steps = np.sign([oracle.sample_gradient(x, jnp.array(b)) for b in np.ndindex(5, 5)])
+    assert np.all(steps.var(0)[1:] == 0)
+    assert 0 < steps.var(0)[0] < 1
+    kinds = [SignSGD, LinearizedSignSGD]
+    if agents is not None:
+        oracle = Agents([oracle] * agents)
+        kinds = [DSignSGD, LinearizedDSignSGD, MajorityVote]
+    for kind in kinds:
+        sde = kind(oracle, 0.04)
+        drift, root = (
+            sde.drift(0.0, State(x), None).X,
+            sde.diffusion(0.0, State(x), None).diagonal.X,
+        )
+        np.testing.assert_array_equal(drift[1:], -steps.mean(0)[1:])
+        np.testing.assert_array_equal(root[1:], 0.0)
+        assert root[0] < 0 or kind in (LinearizedSignSGD, LinearizedDSignSGD)
+    if agents is None:
+        covariance = lineax.diagonal(Sign().covariance(oracle, x))
+        np.testing.assert_array_equal(covariance[1:], 0.0)
 
 
 def test_too_many_batches_are_not_enumerated():

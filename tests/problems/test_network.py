@@ -197,6 +197,13 @@ class Table(eqx.Module):
         return self.scores[text]
 
 
+def test_a_diverged_model_has_no_accuracy():
+    model = eqx.nn.MLP(3, 2, 4, 1, key=jax.random.key(0))
+    network = Network(model, cross_entropy, A, [0, 1, 1, 0, 1])
+    assert 0 <= float(network.accuracy(network.x0)) <= 1
+    assert np.isnan(network.accuracy(jax.tree.map(lambda leaf: leaf * np.inf, network.x0)))
+
+
 def test_labels_at_every_position():
     """A model of texts: outputs (T, K), labels (T,); the mean over positions and examples."""
     table = RNG.standard_normal((K, K))

@@ -55,7 +55,8 @@ def start(chain: Any, x0: PyTree) -> Start:
     if isinstance(chain, SDE):
         return _flow(Flow, chain, chain.initial(x0))
     if isinstance(chain, SDEProcess) and isinstance(chain.scheme, EULER):
-        return _flow(EulerChain, chain, chain.sde.initial(x0))
+        own = SDEProcess(chain.sde, chain.dt, chain.scheme)  # at rest no diag Σ grows old
+        return _flow(EulerChain, own, chain.sde.initial(x0))
     if not isinstance(chain, Process):
         raise _checks.InputError(
             f"{type(chain).__name__} is neither an SDE nor a process, which needs init, step, "
