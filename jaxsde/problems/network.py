@@ -117,7 +117,8 @@ class Network(FiniteSum):
 
     def _classes(self, output: Any) -> int | None:
         """K where the outputs are scores of labels."""
-        shape, target = getattr(output, "shape", ()), self.targets.shape[1:]
+        shape: tuple[int, ...] = getattr(output, "shape", ())
+        target = self.targets.shape[1:]
         labels = jnp.issubdtype(self.targets.dtype, jnp.integer)
         return shape[-1] if labels and shape[:-1] == target and shape[-1:] > (1,) else None
 
