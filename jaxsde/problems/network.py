@@ -117,10 +117,9 @@ class Network(FiniteSum):
 
     def _classes(self, output: Any) -> int | None:
         """K where the outputs are scores of labels."""
-        shape: tuple[int, ...] = getattr(output, "shape", ())
-        target = self.targets.shape[1:]
+        *shape, classes = getattr(output, "shape", None) or (0,)
         labels = jnp.issubdtype(self.targets.dtype, jnp.integer)
-        return shape[-1] if labels and shape[:-1] == target and shape[-1:] > (1,) else None
+        return classes if labels and tuple(shape) == self.targets.shape[1:] and classes > 1 else None
 
     @property
     def count(self) -> int:
