@@ -118,8 +118,8 @@ class Network(FiniteSum):
     def _classes(self, output: Any) -> int | None:
         """K where the outputs are scores of labels."""
         *shape, classes = getattr(output, "shape", None) or (0,)
-        labels = jnp.issubdtype(self.targets.dtype, jnp.integer)
-        return classes if labels and tuple(shape) == self.targets.shape[1:] and classes > 1 else None
+        labels = jnp.issubdtype(self.targets.dtype, jnp.integer) and classes > 1
+        return classes if labels and tuple(shape) == self.targets.shape[1:] else None
 
     @property
     def count(self) -> int:
