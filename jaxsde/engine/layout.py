@@ -67,7 +67,9 @@ def _of(equation: Any, flags: list[bool]) -> tuple[Work, list[bool]]:
         return Work(count if all(flags) else 0, count), []
     inner = [part for value in params.values() for part in _jaxprs(value)]
     if name == "scan":
-        first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+        body = inner[0]  # constants, what is carried, slices; to what is carried, slices
+        last = _alike(equation.invars, body.invars).count(True)
+        first = last - _alike(equation.outvars, body.outvars).count(True)
         carried = flags[:first] + [any(flags)] * (last - first) + flags[last:]
         return Work().plus(_walk(inner[0], carried)[0], params["length"]), []
     if name == "cond":
@@ -78,6 +80,11 @@ def _of(equation: Any, flags: list[bool]) -> tuple[Work, list[bool]]:
         return _walk(inner[0], flags)
     found = [_walk(part, [any(flags)] * len(part.invars))[0] for part in inner]
     return max(found, key=lambda part: part.all, default=Work()), []
+
+
+def _alike(outer: Any, inner: Any) -> list[bool]:
+    """Which of a loop's arrays are not sliced along it."""
+    return [a.aval.ndim == b.aval.ndim for a, b in zip(outer, inner, strict=True)]
 
 
 def _jaxprs(value: Any) -> list[Any]:
