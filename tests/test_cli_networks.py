@@ -373,3 +373,25 @@ def test_the_bar_follows_a_run_on_a_terminal_and_elsewhere(terminal, monkeypatch
         assert re.search(r"[\d,]+ path-steps/s, loss 0.5 \| 0.25", printed)
     else:
         assert "50%" not in printed
+
+
+def test_networks_under_mini_batches_have_an_eps_that_dead_units_survive(tmp_path):
+    """Where V = 0 a first gradient is divided by eps alone."""
+
+    def eps(problem, noise="minibatch", **given):
+        options = _track.Track(
+            "rmsprop", problem=problem, noise=noise, hyperparameters=given, output=tmp_path
+        )
+        return setup(options).settings["eps"]
+
+    assert eps("tiny") == 1e-3
+    assert eps("tiny", eps=1e-5) == 1e-5
+    assert eps("tiny", noise="gaussian") == eps("breast-cancer") == 1e-8
+
+
+def test_weak_orders_hold_no_variances(tmp_path, capsys):
+    words = ("rmsprop", "--problem", "tiny", "--noise", "minibatch", "--paths", "4096")
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path, *words, "--variance-every", "5", command="weak-order")
+    assert ended.value.code == 2
+    assert "variances are of every step" in capsys.readouterr().err

@@ -67,11 +67,11 @@ def _of(equation: Any, flags: list[bool]) -> tuple[Work, list[bool]]:
         return Work(count if all(flags) else 0, count), []
     inner = [part for value in params.values() for part in _jaxprs(value)]
     if name == "scan":
-        body = inner[0]  # constants, what is carried, slices; to what is carried, slices
-        last = _alike(equation.invars, body.invars).count(True)
-        first = last - _alike(equation.outvars, body.outvars).count(True)
+        (body,) = inner  # from constants, the carry and slices to the carry and slices
+        last = _whole(equation.invars, body.invars)
+        first = last - _whole(equation.outvars, body.outvars)
         carried = flags[:first] + [any(flags)] * (last - first) + flags[last:]
-        return Work().plus(_walk(inner[0], carried)[0], params["length"]), []
+        return Work().plus(_walk(body, carried)[0], params["length"]), []
     if name == "cond":
         works, outs = zip(*[_walk(branch, flags[1:]) for branch in inner], strict=True)
         out = [flags[0] or any(of_each) for of_each in zip(*outs, strict=True)]
@@ -82,9 +82,9 @@ def _of(equation: Any, flags: list[bool]) -> tuple[Work, list[bool]]:
     return max(found, key=lambda part: part.all, default=Work()), []
 
 
-def _alike(outer: Any, inner: Any) -> list[bool]:
-    """Which of a loop's arrays are not sliced along it."""
-    return [a.aval.ndim == b.aval.ndim for a, b in zip(outer, inner, strict=True)]
+def _whole(outer: Any, inner: Any) -> int:
+    """How many of a loop's arrays are not sliced along it."""
+    return sum(a.aval.ndim == b.aval.ndim for a, b in zip(outer, inner, strict=True))
 
 
 def _jaxprs(value: Any) -> list[Any]:

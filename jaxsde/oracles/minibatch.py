@@ -100,7 +100,7 @@ class MinibatchNoise(Oracle):
         return 1 / B if self.replace else (n - B) / (max(n - 1, 1) * B)
 
     def holding(self, variance: Any) -> "MinibatchNoise":
-        """The same oracle, with this for diag Σ wherever it is asked for."""
+        """The same oracle with this as `variance`, so for the law too; Σ and its root stay."""
         return eqx.tree_at(lambda own: own.held, self, variance, is_leaf=lambda leaf: leaf is None)
 
     def at(self, x: Any) -> "MinibatchNoise":

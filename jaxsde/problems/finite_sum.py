@@ -181,7 +181,7 @@ class _Mean(FiniteSum):
         return self.average(lambda problem: problem.gradient(x))
 
     def weighted_gradient(self, x: Any, weights: Float[Array, " n"]) -> Any:
-        """Σᵢ wᵢ ∇fᵢ(x); of games, of their fields."""
+        """Σᵢ wᵢ ∇fᵢ(x), all ∇fᵢ held side by side; of games, of their fields."""
         each = jax.vmap(lambda problem: problem.gradient(x))(self.members)
         return jax.tree.map(lambda g: jnp.tensordot(weights, g, 1), each)
 

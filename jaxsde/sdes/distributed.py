@@ -149,7 +149,7 @@ class _MeanSign(_Distributed):
         return State(jax.tree.map(lambda m: -psi * jnp.mean(m, axis=0), m))
 
     def diffusion(self, t, y: State, args) -> lx.AbstractLinearOperator:
-        """-ψ √(η/N) √(1 - (1/N) Σ mᵢ²), less the mean of P(gᵢ = 0)."""
+        """-ψ √(η/N) √(1 - (1/N) Σ mᵢ² - (1/N) Σ P(gᵢ = 0))."""
         m, N = self.mean_signs(y.X), self.agents.count
         root = jax.tree.map(
             lambda m, z: clipped_sqrt(1 - jnp.mean(m**2, axis=0) - z) / np.sqrt(N),

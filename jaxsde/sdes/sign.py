@@ -31,8 +31,9 @@ class SignSGD(PositionSDE):
         dX = -(1 - 2P) dt - √η √(1 - (1 - 2P)²) dW,    1 - (1 - 2P)² = 4 P (1 - P).
 
     (Compagnoni et al. 2025, Theorem 3.2; Corollary 3.3 for Gaussian noise, where
-    1 - 2P = erf(∇f/(σ√2)); Student-t noise of any degrees of freedom has a law here too.) Where a
-    gradient may be 0 the radicand is less P(∇f + Z = 0), as the sign of 0 is 0.
+    1 - 2P = erf(∇f/(σ√2)); Student-t noise of any degrees of freedom has a law here too.) Where
+    ∇f + Z may be 0, as under mini-batches, half of that counts in P, and as the sign of 0 is 0 the
+    radicand is 4 P (1 - P) - P(∇f + Z = 0); the linearised one below likewise.
 
     Args:
         oracle: f and the noise; it needs a `cdf`.
@@ -63,7 +64,7 @@ class SignSGD(PositionSDE):
         return State(jax.tree.map(lambda p: -(1 - 2 * p), P))
 
     def diffusion(self, t, y: State, args) -> lx.DiagonalLinearOperator:
-        """-√η √(4 P (1 - P)), less P(∇f + Z = 0)."""
+        """-√η √(4 P (1 - P) - P(∇f + Z = 0))."""
         eta, (P, zero) = self.learning_rate, self._law(y.X)
         diagonal = jax.tree.map(
             lambda p, z: -jnp.sqrt(eta) * clipped_sqrt(4 * p * (1 - p) - z), P, zero
@@ -109,7 +110,7 @@ class LinearizedSignSGD(PositionSDE):
         return State(jax.tree.map(lambda m: -m, self._law(y.X)[0]))
 
     def diffusion(self, t, y: State, args) -> lx.DiagonalLinearOperator:
-        """-√η √(1 - (l ∇f/σ)²), less P(∇f + Z = 0)."""
+        """-√η √(1 - (l ∇f/σ)² - P(∇f + Z = 0))."""
         eta, (mean, zero) = self.learning_rate, self._law(y.X)
         diagonal = jax.tree.map(
             lambda m, z: -jnp.sqrt(eta) * clipped_sqrt(1 - m**2 - z), mean, zero

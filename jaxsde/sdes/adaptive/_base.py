@@ -190,7 +190,7 @@ class BatchEquivalent(SDE):
 
     @property
     def decay_rate(self) -> Scalar:
-        """θ/η, the decoupled decay's share of x in a unit of this time."""
+        """λ/η, the decoupled decay's share of x in a unit of this time."""
         return self.weight_decay / self.learning_rate
 
     def _curvature(self, t: Any, y: Any) -> Any:
