@@ -8,7 +8,6 @@ import argparse
 import itertools
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ import jaxsde
 from benchmarks.throughput import report
 from benchmarks.throughput.__main__ import RESULTS, measure_machine, progress
 from benchmarks.throughput.process import ROOT
+from benchmarks.throughput.worker import peak_memory
 from jaxsde import InputError, _checks, _files, families
 from jaxsde.oracles import GaussianNoise, MinibatchNoise
 from jaxsde.problems import Network, breast_cancer_mlp, cross_entropy, digits_cnn
@@ -193,7 +193,7 @@ def child(case: str, engine: str, steps: int, repeats: int) -> None:
     """Runs one engine on one case and prints a row as JSON."""
     jaxsde.use_all_cores()
     chosen = CASES[case]
-    before = _peak()
+    before = peak_memory()
     try:
         run = ENGINES[engine](chosen)
     except ImportError as error:
@@ -209,16 +209,10 @@ def child(case: str, engine: str, steps: int, repeats: int) -> None:
         seconds.append(time.perf_counter() - began)
     row = {
         "case": case, "engine": engine, "paths": chosen.paths, "steps": steps,
-        "first_call": first, "seconds": seconds, "memory": _peak() - before,
+        "first_call": first, "seconds": seconds, "memory": peak_memory() - before,
         "path_step": statistics.median(seconds) / (steps * chosen.paths),
     }  # fmt: skip
     print(json.dumps(row))
-
-
-def _peak() -> int:
-    """Bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def measure(case: str, engine: str, steps: int, repeats: int) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class Bench:
 
     def __init__(self, module: Any, variant: str, case: Any):
         self._module, self._variant, self._case = module, variant, case
-        self._run, self._imported = None, _peak()
+        self._run, self._imported = None, peak_memory()
 
     def do(self, command: dict[str, Any]) -> dict[str, Any]:
         """The answer to a command."""
@@ -69,14 +69,14 @@ class Bench:
         versions = {name: importlib.metadata.version(name) for name in self._module.PACKAGES}
         return {
             "device": device,
-            "peak_memory_mb": _peak() / 2**20,
-            "memory_above_imports_mb": (_peak() - self._imported) / 2**20,
+            "peak_memory_mb": peak_memory() / 2**20,
+            "memory_above_imports_mb": (peak_memory() - self._imported) / 2**20,
             "device_peak_memory_mb": None if device_peak is None else device_peak / 2**20,
             "versions": {"python": platform.python_version(), **versions},
         }
 
 
-def _peak() -> int:
+def peak_memory() -> int:
     """The most bytes this process held in memory so far."""
     try:  # on Linux getrusage starts from what the parent held when it forked
         status = Path("/proc/self/status").read_text()
